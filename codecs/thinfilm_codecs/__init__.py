@@ -1,0 +1,1 @@
+"""Pixels in, bytes out: the image codecs of Thinfilm, apart from any network, database or queue."""

@@ -1,0 +1,13 @@
+"""What a codec may raise."""
+
+
+class CodecError(Exception):
+    """A codec refused its input; the message is one sentence for an operator."""
+
+
+class UnsupportedPixels(CodecError):
+    """The codec cannot code samples of this layout or range."""
+
+
+class CorruptStream(CodecError):
+    """The bytes are not a stream that this codec wrote."""

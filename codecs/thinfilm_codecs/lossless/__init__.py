@@ -1,0 +1,1 @@
+"""Codecs that give every sample back, one module a codec."""

@@ -1,0 +1,1 @@
+"""Which codecs may code what."""

@@ -1,0 +1,1 @@
+"""HTTP: the health of the gateway."""
