@@ -1,16 +1,34 @@
 """The settings: one TOML file, each key also as THINFILM_<KEY> in the environment, which wins."""
 
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
-AETitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")]
+AETitle = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Service = Literal["echo", "store", "find", "get", "move"]
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+
+ENVIRONMENT_PREFIX = "THINFILM_"
+ENVIRONMENT_OF_TESTS = frozenset({"THINFILM_DATA"})  # a folder of DICOM files for `thinfilm demo` and the tests
 
 
 class ConfigError(Exception):
@@ -25,23 +43,33 @@ class Peer(BaseModel):
     ae_title: AETitle
     host: str
     port: Port | None = None
-    allow: tuple[str, ...] = ("echo", "store", "find", "get", "move")
+    allow: tuple[Service, ...] = ("echo", "store", "find", "get", "move")
 
 
 class Settings(BaseSettings):
-    """All settings, with their defaults for an embedded gateway."""
+    """All settings, with their defaults for an embedded gateway.
 
-    model_config = SettingsConfigDict(env_prefix="THINFILM_", extra="forbid", frozen=True)
+    Made by `load`; made directly, only the values given count, neither file nor environment.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True)
 
     ae_title: AETitle = Field("THINFILM", description="Application entity title of the gateway.")
-    data_dir: Path = Field(Path("thinfilm-data"), description="Folder of the spool, the archive and the embedded index.")
+    data_dir: Path = Field(
+        Path("thinfilm-data"), description="Folder of the spool, the archive and the embedded index."
+    )
     database_url: str = Field(
-        "", description="SQLAlchemy URL of the index; empty means SQLite in data_dir. postgresql+psycopg://user@host/name"
+        "",
+        description="SQLAlchemy URL of the index; empty means SQLite in data_dir. postgresql+psycopg://user@host/name",
     )
     broker_url: str = Field("", description="Celery broker, redis://host:6379/0; empty means local workers.")
     dicom_host: str = Field("0.0.0.0", description="Address on which associations are accepted.")  # noqa: S104
-    dicom_port: Port = Field(11112, description="TCP port on which associations are accepted.")
-    http_port: Port = Field(8080, description="TCP port of the health page.")
+    dicom_port: Port = Field(11112, description="TCP port on which associations are accepted; 0 takes a free one.")
+    http_host: str = Field("127.0.0.1", description="Address of the health page.")
+    http_port: Port = Field(8080, description="TCP port of the health page; 0 takes a free one.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged; debug may show patient data."
+    )
     receivers: int = Field(2, ge=1, description="Receiver processes that share dicom_port.")
     maximum_associations: int = Field(64, ge=1, description="Associations a receiver process serves at a time.")
     maximum_pdu_bytes: int = Field(MIB, ge=16384, description="Largest P-DATA PDU that peers may send.")
@@ -52,12 +80,16 @@ class Settings(BaseSettings):
     minimum_free_bytes: int = Field(GIB, ge=0, description="With less free space under data_dir, C-STORE answers A700.")
     series_quiet_seconds: float = Field(30.0, ge=0, description="A series quiet for so long is compressed.")
     local_workers: int = Field(2, ge=0, description="Processes of the local worker; only without broker_url.")
-    lossless_codecs: tuple[str, ...] = Field(
+    lossless_codecs: Annotated[tuple[str, ...], NoDecode] = Field(
         ("jpegxl", "jpegls", "htj2k"), description="Codecs that are measured for each series; the smallest is kept."
     )
-    max_attempts: int = Field(3, ge=1, description="A job that failed so often is left; its instances stay as received.")
+    max_attempts: int = Field(
+        3, ge=1, description="A job that failed so often is left; its instances stay as received."
+    )
     job_lease_seconds: float = Field(900.0, gt=0, description="A worker silent for so long has lost its job.")
-    cache_bytes: int = Field(10 * GIB, ge=0, description="Spool copies of compressed instances kept for fast retrieval.")
+    cache_bytes: int = Field(
+        10 * GIB, ge=0, description="Spool copies of compressed instances kept for fast retrieval."
+    )
     decoded_cache_bytes: int = Field(256 * MIB, ge=0, description="Decoded frames a receiver process keeps in memory.")
     move_associations: int = Field(2, ge=1, description="Parallel associations to a C-MOVE destination.")
     peers: tuple[Peer, ...] = Field((), description="Known peers; those with a port are C-MOVE destinations.")
@@ -71,11 +103,15 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Command line, then environment, then file."""
-        del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, cls._toml_file)
+        """Take the values given, nothing else: `load` brings file and environment in their order."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
 
-    _toml_file: Path | None = None
+    @field_validator("lossless_codecs", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """Read `jpegxl,jpegls`, as the environment has it."""
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
     @property
     def index_url(self) -> str:
@@ -92,9 +128,77 @@ class Settings(BaseSettings):
         """Folder of the containers."""
         return self.data_dir / "archive"
 
+    def to_environment(self) -> dict[str, str]:
+        """Return the environment variables from which a child process loads these same settings."""
+        values = self.model_dump(mode="json")
+        return {ENVIRONMENT_PREFIX + key.upper(): _to_text(key, value) for key, value in values.items()}
+
 
 def load(file: Path | None = None, **overrides: Any) -> Settings:
     """Read the settings; `overrides` that are not None win over environment and file.
 
     Raises ConfigError for an unreadable file, an unknown key or a value out of range.
     """
+    given = {key: value for key, value in overrides.items() if value is not None}
+    from_file = _read(file) if file else {}
+    from_environment = _environment()
+    try:
+        return Settings(**(from_file | from_environment | given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        origin = (
+            "on the command line" if key in given
+            else f"in the environment variable {ENVIRONMENT_PREFIX}{key.upper()}" if key in from_environment
+            else f"in {file}"
+        )  # fmt: skip
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"The setting {place} {origin} is wrong: {_complaint(first)}.") from None
+
+
+def _complaint(error: Mapping[str, Any]) -> str:
+    """Put pydantic's message into the middle of a sentence, with the value it is about."""
+    message = error["msg"].removeprefix("Value error, ").removesuffix(".")
+    return f"{message[0].lower()}{message[1:]}, not {error['input']!r}"
+
+
+def _to_text(key: str, value: Any) -> str:
+    """Write a value as the environment has it."""
+    if key == "lossless_codecs":
+        return ",".join(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return what the TOML file says. Raises ConfigError."""
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"The configuration file {file} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration file {file} is not TOML: {error}.") from None
+    _refuse_unknown(document, Settings.model_fields, f"setting in {file}")
+    for peer in document.get("peers", ()):
+        if isinstance(peer, dict):
+            _refuse_unknown(peer, Peer.model_fields, f"key of a peer in {file}")
+    return document
+
+
+def _environment() -> dict[str, Any]:
+    """Return what the environment variables say. Raises ConfigError."""
+    known = {ENVIRONMENT_PREFIX + key.upper() for key in Settings.model_fields} | ENVIRONMENT_OF_TESTS
+    given = (name for name in os.environ if name.upper().startswith(ENVIRONMENT_PREFIX))
+    _refuse_unknown((name.upper() for name in given), known, "environment variable")
+    try:
+        return EnvSettingsSource(Settings)()
+    except SettingsError as error:
+        raise ConfigError(f"An environment variable is not JSON: {error}.") from None
+
+
+def _refuse_unknown(keys: Iterable[str], known: Iterable[str], what: str) -> None:
+    known = list(known)
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}" if near else f"; known are {', '.join(known)}"
+            raise ConfigError(f"{key} is an unknown {what}{hint}.")
