@@ -9,9 +9,9 @@ from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 class Codec(ABC):
     """A lossless codec of pixel blocks.
 
-    A stack (all frames of one layout in a series, in prediction order) is coded as groups of consecutive frames. A group
-    is decoded without any other group. What all groups of a stack share, a fitted model for example, is the stack's
-    parameters, kept once.
+    A stack (all frames of one layout in a series, in prediction order) is coded as groups of consecutive frames. A
+    group is decoded without any other group. What all groups of a stack share, a fitted model for example, is the
+    stack's parameters, kept once.
 
     Codecs are stateless: one object serves all threads and processes.
     """
