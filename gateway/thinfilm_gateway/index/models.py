@@ -1,18 +1,27 @@
 """The tables of the index.
 
-Text from the data set is kept in its original characters; a `*_folded` column holds the case- and accent-folded form for
-matching. Times of our own are UTC. Dates and times from the data set stay DICOM text (DA, TM), which sorts as it matches.
+Text from the data set is kept in its original characters and at any length: senders violate the lengths of the standard.
+A `*_folded` column holds the form in which a value is matched (folding.py): names without case and accents, one column a
+component group; dates as YYYYMMDD, times as HHMMSSFFFFFF, empty where the value is neither. Our own times are UTC.
 """
 
 import datetime as dt
+import enum
+import functools
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import BigInteger, Enum, ForeignKey, Index, Integer, Text, TypeDecorator, UniqueConstraint, text
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import DateTime
 
 from thinfilm_gateway.index.states import InstanceState, JobState
+
+INDEXED_CHARACTERS = 600
+"""Characters that an indexed column keeps: a B-tree entry of PostgreSQL holds 2704 bytes, at up to 4 a character."""
+
+# Compared by code point on every database: equality, ranges and prefixes then mean the same and can all use one B-tree.
+CodePointText = Text().with_variant(Text(collation="C"), "postgresql")
 
 
 class UtcDateTime(TypeDecorator[dt.datetime]):
@@ -37,6 +46,51 @@ class UtcDateTime(TypeDecorator[dt.datetime]):
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
 
 
+class AnyText(TypeDecorator[str]):
+    """Text of any length and content: what a database cannot hold (NUL, lone surrogates) is replaced."""
+
+    impl = CodePointText
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Replace NUL by a space, which every character set can encode, and surrogates by question marks."""
+        del dialect
+        if value is None:
+            return None
+        if "\0" in value:
+            value = value.replace("\0", " ")
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+
+
+class IndexedText(AnyText):
+    """AnyText cut after INDEXED_CHARACTERS, for columns with an index."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Replace, then cut."""
+        value = super().process_bind_param(value, dialect)
+        return None if value is None else value[:INDEXED_CHARACTERS]
+
+
+class WholeNumber(TypeDecorator[int]):
+    """An integer of the data set; one beyond 64 bits is kept as unknown."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
+        """Drop what the database cannot hold."""
+        del dialect
+        return value if value is not None and -(2**63) <= value < 2**63 else None
+
+
+def _values(members: type[enum.Enum]) -> list[str]:
+    return [member.value for member in members]
+
+
+_state = functools.partial(Enum, native_enum=False, length=16, values_callable=_values)
+
 # SQLite numbers rows by itself only for INTEGER PRIMARY KEY.
 RowId = BigInteger().with_variant(Integer, "sqlite")
 
@@ -44,47 +98,66 @@ RowId = BigInteger().with_variant(Integer, "sqlite")
 class Base(DeclarativeBase):
     """The metadata of all tables."""
 
-    type_annotation_map = {int: BigInteger, dt.datetime: UtcDateTime, dict[str, Any]: JSON}  # noqa: RUF012
+    type_annotation_map = {  # noqa: RUF012
+        str: AnyText,
+        int: BigInteger,
+        dt.datetime: UtcDateTime,
+        InstanceState: _state(InstanceState, name="instance_state"),
+        JobState: _state(JobState, name="job_state"),
+    }
+
+
+def _text(*, indexed: bool = False, **options: Any) -> Mapped[str]:
+    """Text of the data set; empty where the data set has none."""
+    return mapped_column(IndexedText if indexed else AnyText, default="", **options)
 
 
 class Patient(Base):
-    """A patient: Patient ID within its issuer; without an ID, one row a study."""
+    """A patient: Patient ID within its issuer; without an ID, one row a study. The first object that arrives tells."""
 
     __tablename__ = "patients"
+    __table_args__ = (
+        Index("ix_patients_name_alphabetic", "patient_name_alphabetic_folded"),
+        Index("ix_patients_name_ideographic", "patient_name_ideographic_folded"),
+        Index("ix_patients_name_phonetic", "patient_name_phonetic_folded"),
+    )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
-    identity: Mapped[str] = mapped_column(String(600), unique=True)  # issuer and Patient ID, or the study's UID
-    patient_id: Mapped[str] = mapped_column(String(256), index=True)
-    issuer_of_patient_id: Mapped[str] = mapped_column(String(256), default="")
-    patient_name: Mapped[str] = mapped_column(Text, default="")
-    patient_name_folded: Mapped[str] = mapped_column(Text, default="", index=True)
-    patient_birth_date: Mapped[str] = mapped_column(String(32), default="")
-    patient_sex: Mapped[str] = mapped_column(String(32), default="")
-    specific_character_set: Mapped[str] = mapped_column(String(256), default="")  # as received, values joined by \
-
-    studies: Mapped[list["Study"]] = relationship(back_populates="patient")
+    identity: Mapped[str] = mapped_column(unique=True)  # SHA-256 of issuer and Patient ID, or of the study's UID
+    visible: Mapped[bool]  # whether an instance that is served was ever stored for it
+    patient_id: Mapped[str] = _text(indexed=True, index=True)
+    issuer_of_patient_id: Mapped[str] = _text()
+    patient_name: Mapped[str] = _text()
+    patient_name_alphabetic_folded: Mapped[str] = _text(indexed=True)
+    patient_name_ideographic_folded: Mapped[str] = _text(indexed=True)
+    patient_name_phonetic_folded: Mapped[str] = _text(indexed=True)
+    patient_birth_date: Mapped[str] = _text()
+    patient_birth_date_folded: Mapped[str] = _text(indexed=True, index=True)
+    patient_sex: Mapped[str] = _text()
+    specific_character_set: Mapped[str] = _text()  # as received, values joined by \
 
 
 class Study(Base):
-    """A study."""
+    """A study. The first object that arrives describes it and says whose it is."""
 
     __tablename__ = "studies"
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     patient_pk: Mapped[int] = mapped_column(ForeignKey("patients.id"), index=True)
-    study_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
-    study_date: Mapped[str] = mapped_column(String(32), default="", index=True)
-    study_time: Mapped[str] = mapped_column(String(32), default="")
-    accession_number: Mapped[str] = mapped_column(String(256), default="", index=True)
-    study_id: Mapped[str] = mapped_column(String(256), default="")
-    study_description: Mapped[str] = mapped_column(Text, default="")
-    study_description_folded: Mapped[str] = mapped_column(Text, default="")
-    referring_physician_name: Mapped[str] = mapped_column(Text, default="")
-    referring_physician_name_folded: Mapped[str] = mapped_column(Text, default="")
-    specific_character_set: Mapped[str] = mapped_column(String(256), default="")
-
-    patient: Mapped[Patient] = relationship(back_populates="studies")
-    series: Mapped[list["Series"]] = relationship(back_populates="study")
+    visible: Mapped[bool]
+    study_instance_uid: Mapped[str] = mapped_column(unique=True)
+    study_date: Mapped[str] = _text()
+    study_date_folded: Mapped[str] = _text(indexed=True, index=True)
+    study_time: Mapped[str] = _text()
+    study_time_folded: Mapped[str] = _text()
+    accession_number: Mapped[str] = _text(indexed=True, index=True)
+    study_id: Mapped[str] = _text(indexed=True, index=True)
+    study_description: Mapped[str] = _text()
+    referring_physician_name: Mapped[str] = _text()
+    referring_physician_name_alphabetic_folded: Mapped[str] = _text()
+    referring_physician_name_ideographic_folded: Mapped[str] = _text()
+    referring_physician_name_phonetic_folded: Mapped[str] = _text()
+    specific_character_set: Mapped[str] = _text()
 
 
 class Series(Base):
@@ -94,21 +167,19 @@ class Series(Base):
     __table_args__ = (UniqueConstraint("study_pk", "series_instance_uid"),)
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
-    study_pk: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
-    series_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
-    modality: Mapped[str] = mapped_column(String(64), default="", index=True)
-    series_number: Mapped[str] = mapped_column(String(64), default="")
-    series_description: Mapped[str] = mapped_column(Text, default="")
-    series_description_folded: Mapped[str] = mapped_column(Text, default="")
-    body_part_examined: Mapped[str] = mapped_column(String(64), default="")
-    laterality: Mapped[str] = mapped_column(String(32), default="")
-    performed_procedure_step_start_date: Mapped[str] = mapped_column(String(32), default="")
-    performed_procedure_step_start_time: Mapped[str] = mapped_column(String(32), default="")
-    specific_character_set: Mapped[str] = mapped_column(String(256), default="")
-    last_received_at: Mapped[dt.datetime]
-
-    study: Mapped[Study] = relationship(back_populates="series")
-    instances: Mapped[list["Instance"]] = relationship(back_populates="series")
+    study_pk: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    visible: Mapped[bool]
+    series_instance_uid: Mapped[str] = mapped_column(index=True)
+    modality: Mapped[str] = _text(indexed=True, index=True)
+    series_number: Mapped[int | None] = mapped_column(WholeNumber)
+    series_description: Mapped[str] = _text()
+    body_part_examined: Mapped[str] = _text()
+    laterality: Mapped[str] = _text()
+    performed_procedure_step_start_date: Mapped[str] = _text()
+    performed_procedure_step_start_date_folded: Mapped[str] = _text()
+    performed_procedure_step_start_time: Mapped[str] = _text()
+    performed_procedure_step_start_time_folded: Mapped[str] = _text()
+    specific_character_set: Mapped[str] = _text()
 
 
 class Instance(Base):
@@ -121,38 +192,40 @@ class Instance(Base):
     __tablename__ = "instances"
     __table_args__ = (
         UniqueConstraint("sop_instance_uid", "revision"),
-        Index("ix_instances_series_state", "series_pk", "state"),
-        Index("ix_instances_cached", "spool_name", "last_read_at"),
-    )
+        Index("ix_instances_series", "series_pk", "current", "state"),
+        Index("ix_instances_cached", "last_read_at", sqlite_where=text("spool_name IS NOT NULL AND state = 'archived'"),
+              postgresql_where=text("spool_name IS NOT NULL AND state = 'archived'")),
+        Index("ix_instances_exceptional", "state", sqlite_where=text("state IN ('as_received', 'quarantined')"),
+              postgresql_where=text("state IN ('as_received', 'quarantined')")),
+    )  # fmt: skip
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     series_pk: Mapped[int] = mapped_column(ForeignKey("series.id"))
-    sop_instance_uid: Mapped[str] = mapped_column(String(64))
-    revision: Mapped[int] = mapped_column(default=1)  # 1 is the first that arrived
-    current: Mapped[bool] = mapped_column(default=True)  # the revision that is served
-    sop_class_uid: Mapped[str] = mapped_column(String(64))
-    transfer_syntax_uid: Mapped[str] = mapped_column(String(64))  # as received
-    instance_number: Mapped[str] = mapped_column(String(64), default="")
-    rows: Mapped[int | None]
-    columns: Mapped[int | None]
-    number_of_frames: Mapped[int | None]
-    content_date: Mapped[str] = mapped_column(String(32), default="")
-    content_time: Mapped[str] = mapped_column(String(32), default="")
-    state: Mapped[InstanceState] = mapped_column(String(16))
-    sha256: Mapped[str] = mapped_column(String(64))  # of the encoded data set, hexadecimal
+    sop_instance_uid: Mapped[str]
+    revision: Mapped[int]  # 1 is the first that arrived
+    current: Mapped[bool]  # the revision that is served
+    sop_class_uid: Mapped[str]
+    transfer_syntax_uid: Mapped[str]  # as received
+    instance_number: Mapped[int | None] = mapped_column(WholeNumber)
+    rows: Mapped[int | None] = mapped_column(WholeNumber)
+    columns: Mapped[int | None] = mapped_column(WholeNumber)
+    number_of_frames: Mapped[int | None] = mapped_column(WholeNumber)
+    content_date: Mapped[str] = _text()
+    content_date_folded: Mapped[str] = _text()
+    content_time: Mapped[str] = _text()
+    content_time_folded: Mapped[str] = _text()
+    state: Mapped[InstanceState]
+    sha256: Mapped[str]  # of the encoded data set, hexadecimal
     dataset_bytes: Mapped[int]  # length of the encoded data set
     dataset_offset: Mapped[int]  # where it begins in the Part 10 file that spool and container keep
-    sender_ae_title: Mapped[str] = mapped_column(String(16), default="")
-    sender_address: Mapped[str] = mapped_column(String(64), default="")
+    sender_ae_title: Mapped[str]
+    sender_address: Mapped[str]
     received_at: Mapped[dt.datetime]
     last_read_at: Mapped[dt.datetime]  # when the cache may forget the spool copy: least recently first
-    spool_name: Mapped[str | None] = mapped_column(String(64), unique=True)  # None once the cache let it go
+    spool_name: Mapped[str | None] = mapped_column(unique=True)  # None once the cache let it go
     container_pk: Mapped[int | None] = mapped_column(ForeignKey("containers.id"), index=True)
     container_entry: Mapped[int | None]  # position in the container's list of entries
     stored_bytes: Mapped[int | None]  # its share of the container
-
-    series: Mapped[Series] = relationship(back_populates="instances")
-    container: Mapped["Container | None"] = relationship(back_populates="instances")
 
 
 class Container(Base):
@@ -161,33 +234,36 @@ class Container(Base):
     __tablename__ = "containers"
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
-    key: Mapped[str] = mapped_column(String(128), unique=True)  # name in the object store
+    key: Mapped[str] = mapped_column(unique=True)  # name in the object store
     size_bytes: Mapped[int]
-    entries: Mapped[int]
-    codecs: Mapped[str] = mapped_column(String(256), default="")  # ids of the codecs of its stacks, joined by commas
+    codecs: Mapped[str]  # ids of the codecs of its stacks, joined by commas
     created_at: Mapped[dt.datetime]
     verified_at: Mapped[dt.datetime]  # last time it was read back and every SHA-256 was right
-
-    instances: Mapped[list[Instance]] = relationship(back_populates="container")
 
 
 class Job(Base):
     """A piece of work; this table, not the broker, is the truth."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_due", "state", "not_before"),)
+    __table_args__ = (
+        # A series has one job that waits and one that runs, at most.
+        Index("ux_jobs_open", "series_pk", "kind", "state", unique=True,
+              sqlite_where=text("state IN ('waiting', 'running')"),
+              postgresql_where=text("state IN ('waiting', 'running')")),
+        Index("ix_jobs_due", "state", "not_before"),
+    )  # fmt: skip
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
-    kind: Mapped[str] = mapped_column(String(32))  # the function that does it: "compress"
-    series_pk: Mapped[int | None] = mapped_column(ForeignKey("series.id"), index=True)
-    queue: Mapped[str] = mapped_column(String(32))  # compress.cpu, compress.gpu or maintenance
-    state: Mapped[JobState] = mapped_column(String(16))
+    kind: Mapped[str]  # the function that does it: "compress"
+    series_pk: Mapped[int | None] = mapped_column(ForeignKey("series.id"))
+    queue: Mapped[str]  # compress.cpu, compress.gpu or maintenance
+    state: Mapped[JobState]
     not_before: Mapped[dt.datetime]  # due from here on; each arrival in the series moves it
-    attempts: Mapped[int] = mapped_column(default=0)  # how often it was taken
-    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    attempts: Mapped[int]  # how often it was taken
+    lease_owner: Mapped[str | None]
     lease_until: Mapped[dt.datetime | None]  # after this, the sweep gives it to another worker
     sent_at: Mapped[dt.datetime | None]  # when the broker was last told of it
-    error: Mapped[str | None] = mapped_column(Text)  # one sentence about the last failure
+    error: Mapped[str | None]  # one sentence about the last failure
     created_at: Mapped[dt.datetime]
     finished_at: Mapped[dt.datetime | None]
 
@@ -199,7 +275,7 @@ class AuditEvent(Base):
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     at: Mapped[dt.datetime] = mapped_column(index=True)
-    kind: Mapped[str] = mapped_column(String(64), index=True)  # "content_conflict", "quarantined", "codec_fallback" ...
-    sop_instance_uid: Mapped[str | None] = mapped_column(String(64), index=True)
-    peer: Mapped[str | None] = mapped_column(String(128))
-    detail: Mapped[str] = mapped_column(Text, default="")
+    kind: Mapped[str] = mapped_column(index=True)  # "content_conflict", "quarantined", "codec_fallback" ...
+    sop_instance_uid: Mapped[str | None] = mapped_column(index=True)
+    peer: Mapped[str | None]
+    detail: Mapped[str]

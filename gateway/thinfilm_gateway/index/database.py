@@ -1,0 +1,195 @@
+"""The connection to the index: engine, transactions and migrations, the same on SQLite and PostgreSQL."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, create_engine, event, make_url, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+log = structlog.get_logger()
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+"""The migrations: in a checkout a link to the top-level folder alembic/, in an installed package a folder of its own."""
+
+BUSY_SECONDS = 60.0  # how long an SQLite writer waits for the others
+
+_UPGRADE_LOCK = 0x7468696E66696C6D  # names the advisory lock of PostgreSQL that keeps migrations apart
+
+
+class UnusableIndex(Exception):
+    """The index is away, behind or beyond this version; the message is one sentence that names the mend."""
+
+
+class Database:
+    """The index at a SQLAlchemy URL. Connects when first used; safe for threads, not across a fork.
+
+    session() is for transactions that write, reading() for those that only read. On SQLite the difference matters: a
+    writing transaction takes the one write lock from its start, a reading one never waits for anybody nor holds anybody
+    up. Whatever streams, as find() does, belongs into reading().
+    """
+
+    def __init__(self, url: str) -> None:
+        """Raise UnusableIndex if `url` names neither SQLite nor PostgreSQL."""
+        self.url = _parsed(url)
+        self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url)
+        self._reading_engine = self.engine.execution_options(reading=True, postgresql_readonly=True)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the index is an SQLite file."""
+        return self.url.get_backend_name() == "sqlite"
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Run a transaction that may write: committed at the end of the block, rolled back if the block raises."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Run a transaction that only reads; a write in it fails."""
+        with Session(self._reading_engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def is_reachable(self) -> bool:
+        """Tell whether the index answers now."""
+        try:
+            with self._reading_engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        except SQLAlchemyError as error:
+            log.warning("index_away", error=_reason(error))
+            return False
+        return True
+
+    def upgrade(self) -> None:
+        """Bring the tables to the newest migration, all or nothing; several processes may try at once.
+
+        Raises UnusableIndex if the index is away or newer than this version.
+        """
+        with self._explained(), self.engine.begin() as connection:
+            if not self.is_sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+            self._refuse_unknown_revision(connection)
+            configuration = Config()
+            configuration.set_main_option("script_location", str(MIGRATIONS))
+            configuration.attributes["connection"] = connection
+            command.upgrade(configuration, "head")
+
+    def check(self) -> None:
+        """Raise UnusableIndex, naming what is behind, unless the index is at the newest migration."""
+        with self._explained(), self._reading_engine.connect() as connection:
+            self._refuse_unknown_revision(connection)
+            current = _current_revision(connection)
+            newest = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+            if current is None:
+                raise UnusableIndex(f"The index at {self._shown_url} has no tables yet; run `thinfilm db upgrade`.")
+            if current != newest:
+                raise UnusableIndex(
+                    f"The index at {self._shown_url} is at migration {current} and this version needs {newest}; "
+                    "run `thinfilm db upgrade`."
+                )
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    @property
+    def _shown_url(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+    def _refuse_unknown_revision(self, connection: Connection) -> None:
+        current = _current_revision(connection)
+        if current is None:
+            return
+        try:
+            ScriptDirectory(str(MIGRATIONS)).get_revision(current)
+        except CommandError:
+            raise UnusableIndex(
+                f"The index at {self._shown_url} is at migration {current}, which this version does not know; "
+                "run the version that made it, or a newer one."
+            ) from None
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what the driver raises into a sentence."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            raise UnusableIndex(
+                f"The index at {self._shown_url} cannot be used ({_reason(error)}); correct database_url or start it."
+            ) from error
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    if parsed is not None and parsed.get_backend_name() == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed is not None and parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return parsed
+    raise UnusableIndex("database_url must be sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.")
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    engine = create_engine(
+        url, connect_args={"timeout": BUSY_SECONDS, "isolation_level": None}, pool_size=8, max_overflow=-1
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _postgres_engine(url: URL) -> Engine:
+    return create_engine(
+        url,
+        connect_args={"connect_timeout": 10},
+        pool_size=4,
+        max_overflow=28,
+        pool_pre_ping=True,  # after a restart of the server, the next transaction simply works
+        pool_use_lifo=True,
+    )
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
+    del entry
+    for pragma in (
+        "journal_mode = WAL",  # readers and the writer do not wait for each other
+        "synchronous = FULL",  # a commit survives a power cut
+        "foreign_keys = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Begin a transaction ourselves, so that a writer waits for its turn before it has read anything.
+
+    Python's driver would begin late and deferred: a transaction that reads and then writes fails at once when another
+    wrote in between.
+    """
+    reading = connection.get_execution_options().get("reading", False)
+    connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if reading else 'OFF'}")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _current_revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    """Return the driver's own words, on one line."""
+    cause: Any = error.orig if isinstance(error, DBAPIError) else error
+    return " ".join(str(cause).split())
