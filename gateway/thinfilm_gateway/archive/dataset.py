@@ -1,0 +1,160 @@
+"""Outline an encoded data set: its top-level attributes, and where its native pixel data lies (PS3.5).
+
+The bytes are the record; the outline only reads them. A value that is wrong does not make a data set unreadable, a
+structure that is wrong does.
+"""
+
+import mmap
+import tempfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+
+from thinfilm_gateway.archive import values
+from thinfilm_gateway.archive.elements import (
+    UNDEFINED_LENGTH,
+    Element,
+    Encoding,
+    InconsistentStructureError,
+    Octets,
+    walk,
+)
+
+MAX_ATTRIBUTE_BYTES = 64 * 1024
+"""Longer values are bulk data and are not among the attributes."""
+
+_ATTRIBUTES_BUDGET = 16 * 1024 * 1024  # bytes of attribute values held, whatever the data set
+_ATTRIBUTES_DEPTH = 32  # pydicom reads sequences of undefined length recursively
+_MAX_INFLATED_BYTES = 1 << 31
+_DEFLATED_CHUNK = 16 * 1024  # grows to 16 MiB at most
+
+_PIXEL_DATA = 0x7FE00010
+_PIXEL_GROUP = 0x7FE0
+
+_IMPLICIT_LITTLE = Encoding(implicit_vr=True, little_endian=True)
+_EXPLICIT_LITTLE = Encoding(implicit_vr=False, little_endian=True)
+_EXPLICIT_BIG = Encoding(implicit_vr=False, little_endian=False)
+_ENCODING_OF = {"1.2.840.10008.1.2": _IMPLICIT_LITTLE, "1.2.840.10008.1.2.2": _EXPLICIT_BIG}
+_DEFLATED = frozenset(("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"))
+
+
+class UnreadableDataSet(Exception):
+    """The bytes are not a data set; the message is one sentence that says where they go wrong."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """`length` bytes from `offset` on, within the encoded data set."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class DataSetOutline:
+    """What the gateway needs to know of an encoded data set.
+
+    transfer_syntax_uid: as declared; implicit_vr and little_endian: as found, since some senders declare wrongly.
+    attributes: top-level elements up to MAX_ATTRIBUTE_BYTES each, without the pixel data group, not yet decoded: read
+        them with archive.values, which never raises.
+    pixel_data: the value of a native (7FE0,0010); None if it is absent, encapsulated, or in a deflated data set.
+    """
+
+    transfer_syntax_uid: str
+    implicit_vr: bool
+    little_endian: bool
+    attributes: Dataset
+    pixel_data: Span | None
+
+
+def outline(dataset: Octets, transfer_syntax_uid: str) -> DataSetOutline:
+    """Outline a data set that came with this transfer syntax.
+
+    An unknown transfer syntax is read as Explicit VR Little Endian, and a data set that is not as declared is tried in
+    the other encodings. Raises UnreadableDataSet.
+    """
+    if transfer_syntax_uid in _DEFLATED:
+        inflated = _inflate(dataset)
+        outlined = _outline(inflated, transfer_syntax_uid, _EXPLICIT_LITTLE)
+        return DataSetOutline(
+            transfer_syntax_uid, outlined.implicit_vr, outlined.little_endian, outlined.attributes, None
+        )
+    return _outline(dataset, transfer_syntax_uid, _ENCODING_OF.get(transfer_syntax_uid, _EXPLICIT_LITTLE))
+
+
+def _outline(dataset: Octets, transfer_syntax_uid: str, declared: Encoding) -> DataSetOutline:
+    with memoryview(dataset) as view, view.cast("B") as octets:
+        if not len(octets):
+            raise UnreadableDataSet("The data set is empty.")
+        encoding, elements = _consistent_walk(octets, declared)
+        attributes = _attributes(octets, elements, encoding)
+    pixels = next((element for element in elements if element.tag == _PIXEL_DATA), None)
+    native = pixels is not None and not pixels.undefined_length
+    return DataSetOutline(
+        transfer_syntax_uid=transfer_syntax_uid,
+        implicit_vr=encoding.implicit_vr,
+        little_endian=encoding.little_endian,
+        attributes=attributes,
+        pixel_data=Span(pixels.value_offset, pixels.value_end - pixels.value_offset) if pixels and native else None,
+    )
+
+
+def _consistent_walk(view: memoryview, declared: Encoding) -> tuple[Encoding, list[Element]]:
+    """Return the first encoding in which the whole data set is consistent, and its elements in it."""
+    mixed = Encoding(implicit_vr=False, little_endian=declared.little_endian, mixed=True)
+    first_error: InconsistentStructureError | None = None
+    for encoding in dict.fromkeys((declared, _EXPLICIT_LITTLE, _IMPLICIT_LITTLE, _EXPLICIT_BIG, mixed)):
+        try:
+            return encoding, list(walk(view, encoding))
+        except InconsistentStructureError as error:
+            first_error = first_error or error
+    raise UnreadableDataSet(f"The bytes are not a DICOM data set. {first_error}") from None
+
+
+def _attributes(view: memoryview, elements: Iterable[Element], encoding: Encoding) -> Dataset:
+    budget = _ATTRIBUTES_BUDGET
+    raw: dict[int, RawDataElement] = {}
+    for element in elements:
+        length = element.value_end - element.value_offset
+        if element.tag >> 16 == _PIXEL_GROUP or element.depth > _ATTRIBUTES_DEPTH:
+            continue
+        if length > min(MAX_ATTRIBUTE_BYTES, budget):
+            continue
+        budget -= length
+        tag = Tag(element.tag)
+        raw[tag] = RawDataElement(
+            tag,
+            element.vr,
+            UNDEFINED_LENGTH if element.undefined_length else length,
+            bytes(view[element.value_offset : element.value_end]),
+            element.value_offset,
+            element.vr is None,
+            encoding.little_endian,
+        )
+    attributes = Dataset(raw)
+    attributes.set_original_encoding(encoding.implicit_vr, encoding.little_endian, values.python_encodings(attributes))
+    return attributes
+
+
+def _inflate(dataset: Octets) -> Octets:
+    """Return the inflated data set, on disk and mapped, so that memory stays small whatever it grows to."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    size = 0
+    with memoryview(dataset) as view, tempfile.TemporaryFile() as file:
+        try:
+            for offset in range(0, len(view), _DEFLATED_CHUNK):
+                size += file.write(inflater.decompress(view[offset : offset + _DEFLATED_CHUNK]))
+                if inflater.eof or size > _MAX_INFLATED_BYTES:
+                    break
+        except zlib.error as error:
+            raise UnreadableDataSet(f"The deflated data set is damaged: {error}.") from None
+        if size > _MAX_INFLATED_BYTES:
+            raise UnreadableDataSet(f"The deflated data set grows beyond {_MAX_INFLATED_BYTES} bytes.")
+        if not inflater.eof:
+            raise UnreadableDataSet("The deflated data set is cut off.")
+        file.flush()
+        return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
