@@ -1,0 +1,1 @@
+"""The container format (.tfa): immutable files that hold whole DICOM objects, compressed and checksummed."""

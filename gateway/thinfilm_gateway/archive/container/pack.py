@@ -1,0 +1,209 @@
+"""Packing files into a container: literal bytes first, then the frames of each series, then the manifest."""
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
+
+from thinfilm_codecs.blocks import PixelBlock, SampleArray
+from thinfilm_gateway.archive import values
+from thinfilm_gateway.archive.container.format import (
+    DicomHeader,
+    Entry,
+    FrameRun,
+    LiteralRun,
+    Manifest,
+    Piece,
+    Stack,
+    check_names,
+    frame_run,
+)
+from thinfilm_gateway.archive.container.frames import StackWriter
+from thinfilm_gateway.archive.container.literals import LiteralWriter
+from thinfilm_gateway.archive.container.order import FrameSlice, SourceFrames, StackPlan, plan
+from thinfilm_gateway.archive.container.report import PackedEntry, PackReport, series_rows, stored_shares
+from thinfilm_gateway.archive.container.survey import Survey, reopen_pixels, survey
+from thinfilm_gateway.archive.container.writer import ContainerWriter
+from thinfilm_gateway.archive.dataset import UnreadableDataSet
+from thinfilm_gateway.archive.pixels import Packing
+from thinfilm_gateway.archive.store import sync
+
+_FARTHEST_MM = 1e6  # a place farther away is no place in a patient
+
+
+class CannotPack(Exception):
+    """The files cannot be packed as they are; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to pack, and its name in the container: a relative path with slashes."""
+
+    path: Path
+    name: str
+
+
+def pack(
+    sources: Sequence[Source],
+    destination: Path,
+    candidates: Sequence[str],
+    progress: Callable[[int], None] | None = None,
+) -> PackReport:
+    """Pack files into the container `destination`, which is on the disk, whole, on return; on failure nothing is left.
+
+    The same files give the same bytes. Memory stays within a few stacks, whatever the size of the files.
+    candidates: ids of the codecs to measure; zstd and raw take what they cannot keep.
+    progress: is told how many more bytes of the sources were packed.
+    Raises CannotPack for no files, names that collide or escape, and files that change meanwhile; KeyError for an
+    unknown codec; OSError.
+    """
+    if not sources:
+        raise CannotPack("There is no file to pack.")
+    try:
+        check_names([source.name for source in sources])
+    except ValueError as error:
+        raise CannotPack(str(error)) from None
+    part = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            report = _Packer(ContainerWriter(file), candidates, progress or (lambda count: None)).pack(sources)
+        sync(part)
+        part.rename(destination)
+        sync(destination.parent)
+    finally:
+        part.unlink(missing_ok=True)
+    return report
+
+
+@dataclass
+class _Draft:
+    """An entry while its frames are not written: the literal runs around them, and the runs so far."""
+
+    source: Source
+    file_bytes: int
+    sha256: str
+    dicom: DicomHeader | None
+    before: list[LiteralRun]
+    after: list[LiteralRun]
+    packing: Packing | None
+    frames: list[FrameRun]
+
+    def entry(self) -> Entry:
+        """Return the entry, its frames in the order of the file."""
+        pieces: tuple[Piece, ...] = (*self.before, *self.frames, *self.after)
+        return Entry(self.source.name, self.file_bytes, self.sha256, self.dicom, pieces)
+
+
+class _Packer:
+    """Packs into one writer."""
+
+    def __init__(self, writer: ContainerWriter, candidates: Sequence[str], progress: Callable[[int], None]) -> None:
+        self._writer = writer
+        self._candidates = candidates
+        self._progress = progress
+        self._literals = LiteralWriter(writer)
+        self._drafts: list[_Draft] = []
+        self._frames: list[SourceFrames] = []
+        self._stacks: list[Stack] = []
+        self._stack_seconds: list[float] = []
+        self._failures: list[str] = []
+
+    def pack(self, sources: Sequence[Source]) -> PackReport:
+        for source in sources:
+            self._keep_literals(source, survey(source.path))
+        literals = self._literals.finish()
+        for stack_plan in plan(self._frames):
+            self._keep_frames(stack_plan)
+        manifest = Manifest(literals, tuple(self._stacks), tuple(draft.entry() for draft in self._drafts))
+        try:
+            self._writer.finish(manifest)
+        except ValueError as error:
+            raise CannotPack(str(error)) from None
+        shares = stored_shares(manifest, self._writer.size)
+        return PackReport(
+            entries=tuple(
+                PackedEntry(entry.name, share) for entry, share in zip(manifest.entries, shares, strict=True)
+            ),
+            series=series_rows(manifest, self._stack_seconds),
+            codec_failures=tuple(self._failures),
+            archive_bytes=self._writer.size,
+        )
+
+    def _keep_literals(self, source: Source, found: Survey) -> None:
+        """Write what is not pixels; note the pixels for later."""
+        data, pixels = found.data, found.pixels
+        if found.failure:
+            self._failures.append(f"{source.name}: {found.failure}")
+        if pixels is None:
+            before, after = self._literals.add(data), []
+            self._progress(len(data))
+        else:
+            end = found.pixel_offset + pixels.span.length
+            before, after = self._literals.add(data[: found.pixel_offset]), self._literals.add(data[end:])
+            self._frames.append(_source_frames(len(self._drafts), found))
+            self._progress(len(data) - pixels.span.length)
+        packing = pixels.packing if pixels else None
+        self._drafts.append(_Draft(source, len(data), found.sha256, found.dicom, before, after, packing, []))
+
+    def _keep_frames(self, stack_plan: StackPlan) -> None:
+        """Code a stack and tell its sources where their frames lie."""
+        begin = time.perf_counter()
+        samples = [self._samples(piece) for piece in stack_plan.slices]
+        block = PixelBlock(
+            samples[0] if len(samples) == 1 else np.concatenate(samples),
+            stack_plan.bits_stored,
+            stack_plan.frame_axis,
+            stack_plan.spacing,
+        )
+        del samples
+        written = StackWriter(self._writer, block, self._candidates).write(self._progress)
+        position = 0
+        for piece in stack_plan.slices:
+            draft = self._drafts[piece.source]
+            assert draft.packing is not None
+            run = frame_run(len(self._stacks), stack_plan.layout, position, piece.count, draft.packing)
+            draft.frames.append(run)
+            position += piece.count
+        first = self._drafts[stack_plan.slices[0].source].source.name
+        self._failures.extend(f"The frames of {first} and its like: {failure}" for failure in written.failures)
+        self._stacks.append(written.stack)
+        self._stack_seconds.append(time.perf_counter() - begin)
+
+    def _samples(self, piece: FrameSlice) -> SampleArray:
+        """Open the frames of a source again: not all sources could stay open at a time."""
+        draft = self._drafts[piece.source]
+        assert draft.dicom is not None
+        try:
+            pixels = reopen_pixels(draft.source.path, draft.dicom)
+        except UnreadableDataSet:
+            pixels = None
+        if pixels is None or pixels.packing != draft.packing:
+            raise CannotPack(f"{draft.source.path} was changed while it was packed.")
+        return pixels.block.frames(piece.first, piece.count).samples
+
+
+def _source_frames(number: int, found: Survey) -> SourceFrames:
+    assert found.pixels is not None
+    assert found.dicom is not None
+    assert found.attributes is not None
+    block = found.pixels.block
+    return SourceFrames(
+        source=number,
+        series=found.dicom.series_instance_uid,
+        layout=block.layout,
+        bits_stored=block.bits_stored,
+        frame_axis=block.frame_axis,
+        spacing=block.spacing,
+        orientation=_numbers(found.attributes, "ImageOrientationPatient", 6),
+        position=_numbers(found.attributes, "ImagePositionPatient", 3),
+        instance_number=values.integer(found.attributes, "InstanceNumber"),
+    )
+
+
+def _numbers(attributes: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    found = values.numbers(attributes, keyword)
+    return found if len(found) == count and all(abs(number) < _FARTHEST_MM for number in found) else None

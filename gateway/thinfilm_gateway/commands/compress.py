@@ -1,0 +1,119 @@
+"""`thinfilm compress`: files and folders into one container, proven by reading it back."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from thinfilm_gateway.archive.container.format import DamagedContainer
+from thinfilm_gateway.archive.container.pack import CannotPack, Source, pack
+from thinfilm_gateway.archive.container.reader import open_container
+from thinfilm_gateway.archive.container.report import PackReport
+from thinfilm_gateway.archive.store import FileReader
+from thinfilm_gateway.commands.errors import CommandError, plainly
+from thinfilm_gateway.policy import lossless
+
+DEVICES = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What came of it; `to_json` is what `--json` prints."""
+
+    files_in: int
+    bytes_in: int
+    report: PackReport
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of the JSON contract."""
+        return {
+            "files_in": self.files_in,
+            "bytes_in": self.bytes_in,
+            "archive_bytes": self.report.archive_bytes,
+            "model_hashes": [],
+            "series": [asdict(row) for row in self.report.series],
+        }
+
+
+def compress(
+    sources: Sequence[Source],
+    output: Path,
+    candidates: Sequence[str],
+    preset: str = lossless.DEFAULT_PRESET,
+    device: str = DEVICES[0],
+    progress: Callable[[int], None] | None = None,
+) -> Compressed:
+    """Pack the sources (see `sources`) into `output`, read it back from the disk and compare every SHA-256.
+
+    candidates: ids of the codecs to choose from. device: where codecs that can do so compute; the classical ones
+    compute on the CPU. progress: is told how many more bytes were packed.
+    Raises CommandError; then there is no `output`.
+    """
+    if device not in DEVICES:
+        raise CommandError(f"No device is called {device!r}; choose among {', '.join(DEVICES)}.")
+    try:
+        lossless.preset(preset)
+        codecs = lossless.candidates(candidates)
+    except lossless.UnknownTreatment as error:
+        raise CommandError(str(error)) from None
+    if os.path.lexists(output):
+        raise CommandError(f"{output} is there already; remove it or give another name.")
+    with plainly():
+        try:
+            bytes_in = sum(source.path.stat().st_size for source in sources)
+            report = pack(sources, output, codecs, progress)
+        except CannotPack as error:
+            raise CommandError(str(error)) from None
+        _prove(output)
+    return Compressed(len(sources), bytes_in, report)
+
+
+def sources(paths: Sequence[Path]) -> list[Source]:
+    """Return all files of the paths, folders searched through and sorted by name.
+
+    Names are relative to the folder, where one folder is given; else to the deepest folder that holds all paths.
+    Raises CommandError for what is no file or folder, for links to folders, and for a file that is given twice.
+    """
+    if not paths:
+        raise CommandError("Give at least one file or folder.")
+    with plainly():
+        absolute = [Path(os.path.normpath(path.absolute())) for path in paths]
+        whole_folder = len(absolute) == 1 and absolute[0].is_dir()
+        base = absolute[0] if whole_folder else Path(os.path.commonpath([path.parent for path in absolute]))
+        found = [Source(file, file.relative_to(base).as_posix()) for path in absolute for file in _files(path)]
+    if not found:
+        raise CommandError(f"There is no file in {', '.join(map(str, paths))}.")
+    names: set[str] = set()
+    for source in found:
+        if source.name in names:
+            raise CommandError(f"{source.path} is given twice.")
+        names.add(source.name)
+    return found
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Give a file, or all files below a folder, sorted."""
+    if path.is_dir():
+        for child in sorted(path.iterdir()):
+            if child.is_dir() and child.is_symlink():
+                raise CommandError(f"{child} is a link to a folder; give that folder itself.")
+            yield from _files(child)
+    elif path.is_file():
+        yield path
+    elif os.path.lexists(path):
+        raise CommandError(f"{path} is neither a file nor a folder.")
+    else:
+        raise CommandError(f"There is no {path}.")
+
+
+def _prove(output: Path) -> None:
+    """Read the container back; remove it where it does not give every file back."""
+    try:
+        with FileReader(output) as reader:
+            damages = open_container(reader).verify()
+    except DamagedContainer as error:
+        damages = [str(error)]
+    if damages:
+        output.unlink()
+        raise CommandError(f"{output} was removed, since it did not read back as it was written: {damages[0]}")
