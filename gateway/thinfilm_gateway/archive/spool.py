@@ -1,0 +1,184 @@
+"""The spool: received objects as Part 10 files, durable before they are acknowledged.
+
+A file grows under a temporary name and gets its real one only once its bytes are on the disk, so that a name in a shard
+folder always stands for a whole object. Names are random and carry no patient data.
+"""
+
+import contextlib
+import datetime as dt
+import hashlib
+import mmap
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+_BUFFER_BYTES = 1024 * 1024
+_PARALLEL_SYNCS = 8  # the file system merges the journal commits of syncs that run at the same time
+_NAME = re.compile(r"[0-9a-f]{32}")
+_SHARD_CHARACTERS = 2
+
+
+class SpoolWriter:
+    """One object on its way into the spool; at most 1 MiB of it is held in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.name: str | None = None  # set by Spool.commit
+        self.dataset_offset = 0
+        self._path = path
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        self._open = True
+        self._buffer = bytearray()
+        self._not_hashed = 0  # leading bytes of the buffer that come before the data set
+        self._in_dataset = False
+        self._size = 0
+        self._hash = hashlib.sha256()
+
+    @property
+    def dataset_bytes(self) -> int:
+        """Length of the data set so far."""
+        return self._size - self.dataset_offset if self._in_dataset else 0
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the data set, hexadecimal; writes out what is still held in memory."""
+        self._write_out()
+        return self._hash.hexdigest()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append bytes. Raises OSError if the disk refuses them."""
+        self._buffer += data
+        self._size += len(data)
+        if len(self._buffer) >= _BUFFER_BYTES:
+            self._write_out()
+
+    def begin_dataset(self) -> None:
+        """Say that everything written from now on is the data set."""
+        self.dataset_offset = self._size
+        self._not_hashed = len(self._buffer)
+        self._in_dataset = True
+
+    @contextlib.contextmanager
+    def mapped_dataset(self) -> Iterator[memoryview]:
+        """Give the data set as received so far, mapped into memory and never copied."""
+        self._write_out()
+        with (
+            mmap.mmap(self._file, self._size, access=mmap.ACCESS_READ) as mapping,
+            memoryview(mapping) as whole,
+            whole[self.dataset_offset :] as dataset,
+        ):
+            yield dataset
+
+    def discard(self) -> None:
+        """Give the object up: nothing of it stays on the disk. Can be called at any time, more than once."""
+        self._close()
+        self._buffer.clear()
+        self._path.unlink(missing_ok=True)
+
+    def _write_out(self) -> None:
+        with memoryview(self._buffer) as held:
+            if self._in_dataset:
+                self._hash.update(held[self._not_hashed :])
+                self._not_hashed = 0
+            written = 0
+            while written < len(held):
+                written += os.write(self._file, held[written:])
+        self._buffer.clear()
+
+    def _sync(self) -> None:
+        self._write_out()
+        os.fsync(self._file)
+
+    def _move(self, name: str, path: Path) -> None:
+        self._path.rename(path)
+        self._path = path
+        self.name = name
+
+    def _close(self) -> None:
+        if self._open:
+            self._open = False
+            os.close(self._file)
+
+
+class Spool:
+    """A folder of received objects, sharded; several processes may use it at the same time."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._temporary = root / "incoming"
+        self._temporary.mkdir(parents=True, exist_ok=True)
+        self._syncs = ThreadPoolExecutor(_PARALLEL_SYNCS, thread_name_prefix="spool-sync")
+
+    def create(self) -> SpoolWriter:
+        """Begin an object under a temporary name."""
+        return SpoolWriter(self._temporary / secrets.token_hex(16))
+
+    def commit(self, writers: Sequence[SpoolWriter]) -> None:
+        """Make the objects durable, all in one go, and give each its name.
+
+        Every file is synced, then renamed, then their one folder is synced. Raises OSError when the disk refuses; the
+        caller discards the writers then.
+        """
+        if len(writers) == 1:
+            writers[0]._sync()
+        else:
+            list(self._syncs.map(SpoolWriter._sync, writers))
+        shard = secrets.token_hex(_SHARD_CHARACTERS // 2)  # one for the whole group: one folder to sync
+        folder = self._root / shard
+        if not folder.is_dir():
+            folder.mkdir(exist_ok=True)
+            _sync_folder(self._root)
+        for writer in writers:
+            name = shard + secrets.token_hex(16 - _SHARD_CHARACTERS // 2)
+            writer._move(name, folder / name)
+        _sync_folder(folder)
+        for writer in writers:
+            writer._close()
+
+    def path(self, name: str) -> Path:
+        """Where the object lies. Raises ValueError if the name is none of the spool's."""
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of a spool file.")
+        return self._root / name[:_SHARD_CHARACTERS] / name
+
+    def remove(self, name: str) -> None:
+        """Remove an object; one that is gone already is no error."""
+        self.path(name).unlink(missing_ok=True)
+
+    def names(self) -> Iterator[str]:
+        """Every object of the spool, in no order; objects that come or go meanwhile may be missing."""
+        for shard in self._root.glob("[0-9a-f]" * _SHARD_CHARACTERS):
+            for file in shard.iterdir():
+                if _NAME.fullmatch(file.name):
+                    yield file.name
+
+    def free_bytes(self) -> int:
+        """Space that is left on the spool's disk."""
+        disk = os.statvfs(self._root)
+        return disk.f_bavail * disk.f_frsize
+
+    def sweep_temporary(self, older_than: dt.timedelta) -> int:
+        """Remove what a crash left of objects that never became whole; returns how many files.
+
+        A file still being received keeps its time fresh, so `older_than` has only to exceed the network timeout.
+        """
+        limit = time.time() - older_than.total_seconds()
+        swept = 0
+        for file in self._temporary.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if file.stat().st_mtime < limit:
+                    file.unlink()
+                    swept += 1
+        return swept
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

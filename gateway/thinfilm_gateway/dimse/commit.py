@@ -1,0 +1,175 @@
+"""The group commit: makes received objects durable, in the spool and in the index, before they are acknowledged.
+
+One thread a process takes whatever its associations have finished, syncs it in one go and registers it in one
+transaction. It never waits for more: groups come about by themselves while the group before them is being committed.
+"""
+
+import dataclasses
+import datetime as dt
+import queue
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from thinfilm_gateway.archive.spool import Spool, SpoolWriter
+from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.ingest import Outcome, Received, register_all
+from thinfilm_gateway.index.models import Instance
+
+log = structlog.get_logger()
+
+LARGEST_GROUP = 256  # objects in one transaction
+PROBE_SECONDS = 1.0  # between two looks whether the index is back
+
+
+class CannotCommit(Exception):
+    """Disk or index do not take the object now; the message is one short sentence. Nothing of it was kept."""
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    writer: SpoolWriter
+    received: Received
+    outcome: "Future[Outcome]"
+
+
+class Committer:
+    """Commits objects for all associations of a process, in a thread of its own."""
+
+    def __init__(self, spool: Spool, database: Database, quiet: dt.timedelta) -> None:
+        """quiet: how long a series must be silent before it is compressed."""
+        self.available = True  # whether the index took the last group, or answered since
+        self._spool = spool
+        self._database = database
+        self._quiet = quiet
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._doubtful: set[str] = set()  # spool files of groups for which the index gave no clear answer
+        self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Commit what was handed in, then end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def commit(self, writer: SpoolWriter, received: Received) -> Outcome:
+        """Commit one object and wait until it is done; its `spool_name` is filled in here.
+
+        Raises CannotCommit, or what the index raised over this very object. The writer is used up in any case.
+        """
+        outcome: Future[Outcome] = Future()
+        self._queue.put(_Waiting(writer, received, outcome))
+        return outcome.result()
+
+    def _run(self) -> None:
+        group: list[_Waiting] | None = []
+        while group is not None:
+            group = self._next_group()
+            if group:
+                self._commit_group(group)
+            if not self.available or self._doubtful:
+                self._probe()
+
+    def _next_group(self) -> list[_Waiting] | None:
+        """Wait for an object and take all that are there; empty when it is time to probe, None at the end."""
+        settled = self.available and not self._doubtful
+        try:
+            first = self._queue.get(timeout=None if settled else PROBE_SECONDS)
+        except queue.Empty:
+            return []
+        if first is None:
+            return None
+        group = [first]
+        while len(group) < LARGEST_GROUP:
+            try:
+                waiting = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if waiting is None:
+                self._queue.put(None)
+                break
+            group.append(waiting)
+        return group
+
+    def _commit_group(self, group: list[_Waiting]) -> None:
+        try:
+            self._spool.commit([waiting.writer for waiting in group])
+        except OSError as error:
+            log.error("spool_refused", objects=len(group), error=str(error))
+            _give_up(group, CannotCommit("The spool cannot be written."))
+            return
+        try:
+            outcomes = register_all(self._database, [_named(waiting) for waiting in group], self._quiet)
+        except SQLAlchemyError as error:
+            log.error("index_refused", objects=len(group), error=str(error))
+            self.available = False
+            self._doubtful.update(str(waiting.writer.name) for waiting in group)
+            _fail(group, CannotCommit("The index is not available."))
+        except Exception as error:
+            self._commit_one_by_one(group, error)
+        else:
+            self.available = True
+            for waiting, outcome in zip(group, outcomes, strict=True):
+                self._finish(waiting, outcome)
+
+    def _commit_one_by_one(self, group: list[_Waiting], error: Exception) -> None:
+        """One object of the group is not as the index wants it: it alone fails."""
+        if len(group) == 1:
+            log.error("object_refused", sop_instance_uid=group[0].received.sop_instance_uid, error=str(error))
+            _give_up(group, error)
+            return
+        for waiting in group:
+            try:
+                (outcome,) = register_all(self._database, [_named(waiting)], self._quiet)
+            except Exception as own_error:
+                log.error("object_refused", sop_instance_uid=waiting.received.sop_instance_uid, error=str(own_error))
+                _give_up([waiting], own_error)
+            else:
+                self._finish(waiting, outcome)
+
+    def _finish(self, waiting: _Waiting, outcome: Outcome) -> None:
+        if outcome is Outcome.IDENTICAL:
+            waiting.writer.discard()
+        waiting.outcome.set_result(outcome)
+
+    def _probe(self) -> None:
+        """See whether the index answers; if so, remove the files of failed groups that it does not know.
+
+        A connection that breaks during COMMIT leaves open whether the rows are there, so a file goes only after the
+        index itself said that no row names it.
+        """
+        self.available = self._database.is_reachable()
+        if not self.available or not self._doubtful:
+            return
+        try:
+            with self._database.reading() as session:
+                query = select(Instance.spool_name).where(Instance.spool_name.in_(self._doubtful))
+                known = set(session.scalars(query))
+        except SQLAlchemyError:
+            self.available = False
+            return
+        for name in self._doubtful - known:
+            self._spool.remove(name)
+        self._doubtful.clear()
+
+
+def _named(waiting: _Waiting) -> Received:
+    return dataclasses.replace(waiting.received, spool_name=str(waiting.writer.name))
+
+
+def _give_up(group: list[_Waiting], error: Exception) -> None:
+    for waiting in group:
+        waiting.writer.discard()
+    _fail(group, error)
+
+
+def _fail(group: list[_Waiting], error: Exception) -> None:
+    for waiting in group:
+        waiting.outcome.set_exception(error)

@@ -1,0 +1,156 @@
+"""The receiver: one process that accepts associations; several of them share one port (PS3.8, SO_REUSEPORT)."""
+
+import datetime as dt
+import signal
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from pynetdicom import AE, transport
+from pynetdicom._globals import MODE_ACCEPTOR
+
+from thinfilm_gateway.archive.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from thinfilm_gateway.archive.spool import Spool
+from thinfilm_gateway.config import Settings
+from thinfilm_gateway.dimse import contexts, verification
+from thinfilm_gateway.dimse.association import STORAGE, Association, OpenStore, Service
+from thinfilm_gateway.dimse.commit import Committer
+from thinfilm_gateway.dimse.storage import StorageService
+from thinfilm_gateway.dimse.transport import AssociationSocket
+from thinfilm_gateway.index.database import Database
+
+log = structlog.get_logger()
+
+ARTIM_SECONDS = 30.0  # for a request to follow a connection, and for a connection to close (PS3.8 9.1.5)
+STOP_SECONDS = 30.0  # for associations to end by themselves when the receiver stops
+IDLE_AT_STOP_SECONDS = 1.0  # an association that is silent for so long is ended at once then
+CONNECTIONS_PER_ASSOCIATION = 2  # connections beyond the limit are first told so, up to this; then they are dropped
+
+
+class RequestHandler(transport.RequestHandler):
+    """Makes our kind of association out of a connection."""
+
+    def _create_association(self) -> Association:
+        accepted = Association(self.ae, MODE_ACCEPTOR, self.server.services, self.server.open_store)
+        accepted._server = self.server
+        accepted.name = f"AcceptorThread@{self.client_address[0]}:{self.client_address[1]}"
+        accepted.set_socket(AssociationSocket(accepted, client_socket=self.request))
+        accepted.acceptor.maximum_length = self.ae.maximum_pdu_size
+        accepted.acceptor.ae_title = self.server.ae_title
+        accepted.acceptor.address_info = self.local
+        accepted.acceptor.implementation_class_uid = self.ae.implementation_class_uid
+        accepted.acceptor.implementation_version_name = self.ae.implementation_version_name
+        accepted.requestor.address_info = self.remote
+        return accepted
+
+
+class AssociationServer(transport.AssociationServer):
+    """Listens on a port that other processes may listen on too; the system spreads the connections over them."""
+
+    request_queue_size = 128
+
+    def __init__(
+        self, ae: Any, address: tuple[str, int], services: Mapping[str, Service], open_store: OpenStore
+    ) -> None:
+        self.services = services
+        self.open_store = open_store
+        super().__init__(ae, address, ae.ae_title, contexts=[], request_handler=RequestHandler)
+
+    def server_bind(self) -> None:
+        """Bind the port, shared."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Drop a connection when there are so many that even to refuse them would be too much."""
+        del request
+        if len(self.active_associations) < CONNECTIONS_PER_ASSOCIATION * self.ae.maximum_associations:
+            return True
+        log.warning("connection_dropped", address=client_address[0])
+        return False
+
+    def shutdown(self) -> None:
+        """Stop listening; associations go on."""
+        socketserver.BaseServer.shutdown(self)  # pynetdicom's wants to be known to the application entity
+        self.server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what went wrong with a connection; the server goes on."""
+        del request
+        log.exception("connection_failed", address=client_address[0])
+
+    def _bind_defaults(self) -> None:
+        """Bind nothing: the associations bind their handlers themselves."""
+
+
+class Receiver:
+    """All that one receiver process runs; for tests also within another process."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Bind the port. Raises OSError if it cannot be had, UnusableIndex for a wrong database_url."""
+        self._database = Database(settings.index_url)
+        spool = Spool(settings.spool_dir)
+        self._committer = Committer(spool, self._database, dt.timedelta(seconds=settings.series_quiet_seconds))
+        storage = StorageService(spool, self._committer, settings.minimum_free_bytes)
+        services: dict[str, Service] = {
+            contexts.VERIFICATION: verification.serve,
+            STORAGE: storage.serve,
+        }
+        self._server = AssociationServer(
+            _application_entity(settings), (settings.dicom_host, settings.dicom_port), services, storage.open
+        )
+        self._thread = threading.Thread(target=self._server.serve_forever, name="accept", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        """Begin to accept associations."""
+        self._committer.start()
+        self._thread.start()
+
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Accept nothing more, let what runs end for some time, abort the rest; what was acknowledged is safe."""
+        self._server.shutdown()
+        self._thread.join()
+        deadline = time.monotonic() + seconds
+        while (running := self._server.active_associations) and time.monotonic() < deadline:
+            for association in running:
+                if association.idle_seconds > IDLE_AT_STOP_SECONDS:
+                    association.abort()
+            running[0].join(0.1)
+        for association in self._server.active_associations:
+            association.abort()
+            association.join()
+        self._committer.stop()
+        self._database.dispose()
+
+
+def serve_receiver(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
+    """Run one receiver until SIGTERM or SIGINT; `on_ready` is called once it accepts associations."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    receiver = Receiver(settings)
+    receiver.start()
+    log.info("receiver_listens", host=settings.dicom_host, port=receiver.port)
+    on_ready()
+    stop.wait()
+    receiver.stop()
+
+
+def _application_entity(settings: Settings) -> Any:
+    entity = AE(settings.ae_title)
+    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    entity.maximum_associations = settings.maximum_associations
+    entity.maximum_pdu_size = settings.maximum_pdu_bytes
+    entity.network_timeout = entity.dimse_timeout = settings.network_timeout_seconds
+    entity.acse_timeout = min(ARTIM_SECONDS, settings.network_timeout_seconds)
+    return entity

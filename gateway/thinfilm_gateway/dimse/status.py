@@ -1,0 +1,32 @@
+"""Status codes that the gateway sends and understands (PS3.7 Annex C, PS3.4 Tables B.2-1, C.4-1, C.4-2, C.4-3)."""
+
+SUCCESS = 0x0000  # PS3.7 C.1.1
+CANCEL = 0xFE00  # PS3.4 Tables C.4-1 to C.4-3: matching or sub-operations ended by a C-CANCEL
+PENDING = 0xFF00  # PS3.4 Tables C.4-1 to C.4-3
+PENDING_OPTIONAL_KEYS_NOT_SUPPORTED = 0xFF01  # PS3.4 Table C.4-1
+
+PROCESSING_FAILURE = 0x0110  # PS3.7 C.5.12
+SOP_CLASS_NOT_SUPPORTED = 0x0122  # PS3.7 C.5.6
+NOT_AUTHORISED = 0x0124  # PS3.7 C.5.18
+UNRECOGNISED_OPERATION = 0x0211  # PS3.7 C.5.22
+
+# C-STORE, PS3.4 Table B.2-1
+OUT_OF_RESOURCES = 0xA700
+DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+
+# C-FIND, C-GET and C-MOVE, PS3.4 Tables C.4-1, C.4-2, C.4-3
+UNABLE_TO_CALCULATE_MATCHES = 0xA701
+UNABLE_TO_PERFORM_SUBOPERATIONS = 0xA702
+MOVE_DESTINATION_UNKNOWN = 0xA801
+IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS = 0xA900
+SUBOPERATIONS_COMPLETE_WITH_FAILURES = 0xB000
+UNABLE_TO_PROCESS = 0xC000
+
+ERROR_COMMENT_CHARACTERS = 64  # (0000,0902) is a long string, PS3.5 6.2
+
+
+def error_comment(sentence: str) -> str:
+    """Cut a sentence to what Error Comment (0000,0902) can hold: 64 characters of the default repertoire."""
+    plain = sentence.encode("ascii", "replace").decode("ascii").replace("\\", "/")
+    return plain if len(plain) <= ERROR_COMMENT_CHARACTERS else plain[: ERROR_COMMENT_CHARACTERS - 3] + "..."

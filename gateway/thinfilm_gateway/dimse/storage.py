@@ -1,0 +1,184 @@
+"""C-STORE: takes any object bit for bit and acknowledges it when it is durable (PS3.4 Annex B, PS3.7 9.1.1)."""
+
+import datetime as dt
+from typing import Any
+
+import structlog
+from pydicom import Dataset
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.presentation import PresentationContext
+
+from thinfilm_gateway.archive import part10, values
+from thinfilm_gateway.archive.dataset import UnreadableDataSet, outline
+from thinfilm_gateway.archive.spool import Spool, SpoolWriter
+from thinfilm_gateway.dimse import status
+from thinfilm_gateway.dimse.association import Association
+from thinfilm_gateway.dimse.commit import CannotCommit, Committer
+from thinfilm_gateway.index.ingest import Received, UnindexableDataSet, required_uids
+
+log = structlog.get_logger()
+
+
+class Refused(Exception):
+    """The object is not stored; nothing of it is kept."""
+
+    def __init__(self, code: int, comment: str) -> None:
+        super().__init__(comment)
+        self.status = code
+        self.comment = comment
+
+
+class Reception:
+    """The data set of one C-STORE request on its way into the spool, or, once refused, into nothing."""
+
+    def __init__(self, writer: SpoolWriter | None, refusal: Refused | None = None) -> None:
+        self._writer = writer
+        self._refusal = refusal
+
+    @property
+    def writer(self) -> SpoolWriter:
+        """The object in the spool. Raises Refused if it got lost on the way."""
+        if self._refusal is not None:
+            raise self._refusal
+        assert self._writer is not None, "What was not refused is written."
+        return self._writer
+
+    def write(self, data: memoryview) -> None:
+        """Take the next bytes."""
+        if self._refusal is None and self._writer is not None:
+            try:
+                self._writer.write(data)
+            except OSError as error:
+                self.discard()
+                self._refusal = _spool_refused(error)
+
+    def discard(self) -> None:
+        """Leave nothing on the disk."""
+        if self._writer is not None:
+            self._writer.discard()
+
+
+class StorageService:
+    """The Storage service as SCP, level 2 (full), over one spool and one index."""
+
+    def __init__(self, spool: Spool, committer: Committer, minimum_free_bytes: int) -> None:
+        self._spool = spool
+        self._committer = committer
+        self._minimum_free_bytes = minimum_free_bytes
+
+    def open(self, association: Association, request: C_STORE, context: PresentationContext) -> Reception:
+        """Decide, before its data set is read, whether there is room for the object."""
+        try:
+            self._check_resources()
+            return Reception(self._begin(association, request, context))
+        except Refused as refusal:
+            return Reception(None, refusal)
+
+    def serve(self, association: Association, request: C_STORE, context: PresentationContext) -> None:
+        """Examine and commit the object, and answer."""
+        response = C_STORE()
+        response.MessageIDBeingRespondedTo = request.MessageID
+        response.AffectedSOPClassUID = request.AffectedSOPClassUID
+        response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
+        try:
+            self._store(association, request, context)
+            response.Status = status.SUCCESS
+        except Refused as refusal:
+            response.Status = refusal.status
+            response.ErrorComment = status.error_comment(refusal.comment)
+            log.warning(
+                "store_refused",
+                peer=association.peer,
+                sop_instance_uid=str(request.AffectedSOPInstanceUID),
+                status=f"{refusal.status:04X}",
+                comment=refusal.comment,
+            )
+        association.dimse.send_msg(response, context.context_id)
+
+    def _store(self, association: Association, request: C_STORE, context: PresentationContext) -> None:
+        reception: Reception | None = request.sink
+        if reception is None:
+            raise Refused(status.CANNOT_UNDERSTAND, "The request came without a data set.")
+        try:
+            received = _examine(reception.writer, association, request, context.transfer_syntax[0])
+            outcome = self._committer.commit(reception.writer, received)
+        except Refused:
+            reception.discard()
+            raise
+        except CannotCommit as error:
+            raise Refused(status.OUT_OF_RESOURCES, str(error)) from error
+        except Exception as error:
+            log.exception("store_failed", peer=association.peer)
+            reception.discard()
+            raise Refused(status.PROCESSING_FAILURE, "The gateway failed; see its log.") from error
+        log.debug("stored", peer=association.peer, sop_instance_uid=received.sop_instance_uid, outcome=outcome.name)
+
+    def _begin(self, association: Association, request: C_STORE, context: PresentationContext) -> SpoolWriter:
+        header = part10.build(
+            request.AffectedSOPClassUID,
+            request.AffectedSOPInstanceUID,
+            context.transfer_syntax[0],
+            association.requestor.ae_title,
+        )
+        try:
+            writer = self._spool.create()
+        except OSError as error:
+            raise _spool_refused(error) from error
+        writer.write(header)
+        writer.begin_dataset()
+        return writer
+
+    def _check_resources(self) -> None:
+        if not self._committer.available:
+            raise Refused(status.OUT_OF_RESOURCES, "The index is not available.")
+        try:
+            free = self._spool.free_bytes()
+        except OSError as error:
+            raise Refused(status.OUT_OF_RESOURCES, "The spool cannot be reached.") from error
+        if free < self._minimum_free_bytes:
+            raise Refused(status.OUT_OF_RESOURCES, "The spool's disk is full.")
+
+
+def _spool_refused(error: OSError) -> Refused:
+    log.error("spool_refused", error=str(error))
+    return Refused(status.OUT_OF_RESOURCES, "The spool cannot be written.")
+
+
+def _examine(writer: SpoolWriter, association: Association, request: Any, transfer_syntax_uid: str) -> Received:
+    """Read as much of the data set as the index wants. Raises Refused."""
+    try:
+        with writer.mapped_dataset() as dataset:
+            attributes = outline(dataset, transfer_syntax_uid).attributes
+    except UnreadableDataSet as error:
+        raise Refused(status.CANNOT_UNDERSTAND, str(error)) from error
+    _check_uids(attributes, request)
+    return Received(
+        attributes=attributes,
+        sop_instance_uid=str(request.AffectedSOPInstanceUID),
+        sop_class_uid=str(request.AffectedSOPClassUID),
+        transfer_syntax_uid=str(transfer_syntax_uid),
+        sha256=writer.sha256,
+        dataset_bytes=writer.dataset_bytes,
+        dataset_offset=writer.dataset_offset,
+        spool_name="",
+        sender_ae_title=association.requestor.ae_title,
+        sender_address=association.requestor.address_info.address,
+        received_at=dt.datetime.now(dt.UTC),
+    )
+
+
+def _check_uids(attributes: Dataset, request: Any) -> None:
+    """Refuse a data set that is another object than the command says, or that belongs nowhere."""
+    for keyword, expected in (
+        ("SOPInstanceUID", request.AffectedSOPInstanceUID),
+        ("SOPClassUID", request.AffectedSOPClassUID),
+    ):
+        found = values.text(attributes, keyword)
+        if found and found != expected:
+            raise Refused(
+                status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, f"{keyword} of the data set differs from the command's."
+            )
+    try:
+        required_uids(attributes)
+    except UnindexableDataSet as error:
+        raise Refused(status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, str(error)) from error
