@@ -191,8 +191,8 @@ def _environment() -> dict[str, Any]:
     _refuse_unknown((name.upper() for name in given), known, "environment variable")
     try:
         return EnvSettingsSource(Settings)()
-    except SettingsError as error:
-        raise ConfigError(f"An environment variable is not JSON: {error}.") from None
+    except SettingsError:  # the only setting that is read as JSON
+        raise ConfigError(f"The environment variable {ENVIRONMENT_PREFIX}PEERS is not JSON.") from None
 
 
 def _refuse_unknown(keys: Iterable[str], known: Iterable[str], what: str) -> None:

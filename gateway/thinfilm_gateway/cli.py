@@ -1,0 +1,235 @@
+"""The command `thinfilm`: options in, plain functions called, tables or JSON out; any known error is one sentence."""
+
+import importlib.metadata
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
+
+from thinfilm_gateway import config, logs
+
+app = typer.Typer(
+    help="A storage-side compression gateway for DICOM.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+db = typer.Typer(help="The tables of the index.", no_args_is_help=True)
+bench = typer.Typer(help="Measure speed.", no_args_is_help=True)
+app.add_typer(db, name="db")
+app.add_typer(bench, name="bench")
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with the settings.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="Folder of spool, archive and index.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures to a JSON file.")]
+Against = Annotated[
+    list[str] | None,
+    typer.Option(metavar="HOST:PORT[/AE_TITLE]", help="Measure a node that runs already; can be given more than once."),
+]
+
+FAILED = 1  # exit status; 2 is a wrong command line, 130 an interrupt
+INTERRUPTED = 130
+
+
+class Failed(Exception):
+    """The command did its work and the result is bad; the message is one sentence."""
+
+
+def main() -> None:
+    """Run the command line; the only place where errors become sentences."""
+    _add_commands_of_other_packages()
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("THINFILM_LOG_LEVEL") == "debug":
+            raise
+        print(f"thinfilm: {_sentence(error)}", file=sys.stderr)  # noqa: T201
+        sys.exit(FAILED)
+
+
+def _add_commands_of_other_packages() -> None:
+    for entry_point in importlib.metadata.entry_points(group="thinfilm.commands"):
+        entry_point.load()(app)
+
+
+def _sentence(error: Exception) -> str:
+    """Say in one sentence what went wrong. Our own exceptions carry their sentence."""
+    if type(error).__module__.partition(".")[0].startswith("thinfilm_"):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    if isinstance(error, SQLAlchemyError):
+        return f"The index cannot be used: {' '.join(str(error.args[0] if error.args else error).split())}."
+    return (
+        f"An error that nobody foresaw: {type(error).__name__}: {error}. "
+        "Set THINFILM_LOG_LEVEL=debug to see where, and report it."
+    )
+
+
+@app.command()
+def serve(
+    data_dir: DataDir = None,
+    dicom_port: Annotated[int | None, typer.Option(metavar="N", help="TCP port of the DICOM services.")] = None,
+    http_port: Annotated[int | None, typer.Option(metavar="N", help="TCP port of the health page.")] = None,
+    ae_title: Annotated[str | None, typer.Option(metavar="T", help="Application entity title.")] = None,
+    config_file: ConfigFile = None,
+) -> None:
+    """Run the gateway until it is told to stop by SIGTERM or Ctrl-C."""
+    from thinfilm_gateway.serve import serve as run
+
+    settings = config.load(
+        config_file, data_dir=data_dir, dicom_port=dicom_port, http_port=http_port, ae_title=ae_title
+    )
+    logs.configure(settings.log_level)
+    run(settings)
+
+
+@app.command()
+def demo() -> None:
+    """Push real DICOM through a gateway in a temporary folder, pull it back, and compare.
+
+    Exit status 0 only if everything came back byte for byte. With THINFILM_DATA, the files of that folder too.
+    """
+    from thinfilm_gateway.demo.run import run
+
+    folder = os.environ.get("THINFILM_DATA")
+    logs.configure("error")
+    if not run(_console(), Path(folder) if folder else None):
+        raise Failed("Not everything came back as it was sent.")
+
+
+@app.command()
+def compress(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.tfa", help="The container to write.")],
+    codec: Annotated[str | None, typer.Option(metavar="NAME", help="Only this codec, not the best of all.")] = None,
+    preset: Annotated[str, typer.Option(metavar="P", help="How hard the codec tries.")] = "default",
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where the codec computes.")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Pack files and folders into a container, and prove it by reading it back."""
+    from thinfilm_gateway.commands import compress as command
+    from thinfilm_gateway.progress import byte_step
+
+    sources = command.sources(paths)
+    total = sum(source.path.stat().st_size for source in sources)
+    with byte_step(_progress_console(as_json), f"compress {len(sources)} files", total) as advance:
+        candidates = [codec] if codec else config.load().lossless_codecs
+        result = command.compress(sources, output, candidates, preset, device, advance)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        _console().print(command.render(result))
+
+
+@app.command()
+def expand(
+    archive: Annotated[Path, typer.Argument(metavar="OUT.tfa", help="The container.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the files.")],
+    as_json: Json = False,
+) -> None:
+    """Write the files of a container, byte for byte."""
+    from thinfilm_gateway.commands import expand as command
+    from thinfilm_gateway.progress import byte_step
+
+    with byte_step(_progress_console(as_json), f"expand {archive.name}", None) as advance:
+        result = command.expand(archive, output, advance)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        _console().print(f"{result.verified} of {result.instances} files written to {output}, each with its SHA-256")
+    for damage in result.damages:
+        print(f"thinfilm: {damage}", file=sys.stderr)  # noqa: T201
+    if result.damages:
+        raise Failed(f"{len(result.damages)} of {result.instances} files of {archive} are damaged.")
+
+
+@app.command()
+def inspect(
+    archive: Annotated[Path, typer.Argument(metavar="OUT.tfa", help="The container.")], as_json: Json = False
+) -> None:
+    """Show what is in a container: files, codecs, sizes, checksums."""
+    from thinfilm_gateway.commands import inspect as command
+
+    result = command.inspect(archive)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        _console().print(command.render(result))
+
+
+@app.command()
+def status(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: Json = False) -> None:
+    """Show what is kept, what waits, and what needs a hand."""
+    from thinfilm_gateway.commands import status as command
+
+    result = command.status(config.load(config_file, data_dir=data_dir))
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        _console().print(command.render(result))
+
+
+@db.command("upgrade")
+def db_upgrade(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
+    """Bring the tables of the index to this version."""
+    from thinfilm_gateway.index.database import Database
+
+    settings = config.load(config_file, data_dir=data_dir)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    Database(settings.index_url).upgrade()
+    _console().print("The index is up to date.")
+
+
+@db.command("check")
+def db_check(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
+    """Say whether the tables of the index are those of this version; exit status 0 if so."""
+    from thinfilm_gateway.index.database import Database
+
+    Database(config.load(config_file, data_dir=data_dir).index_url).check()
+    _console().print("The index is up to date.")
+
+
+@bench.command("ingest")
+def bench_ingest(against: Against = None, json_file: JsonFile = None) -> None:
+    """Measure C-STORE: objects and megabytes a second, and how long a sender waits for the status."""
+    from thinfilm_gateway.bench import ingest
+
+    _bench(ingest.run(_console(), against or []), json_file)
+
+
+@bench.command("retrieve")
+def bench_retrieve(against: Against = None, json_file: JsonFile = None) -> None:
+    """Measure C-GET and C-MOVE of archived objects."""
+    from thinfilm_gateway.bench import retrieve
+
+    _bench(retrieve.run(_console(), against or []), json_file)
+
+
+def _bench(result: Any, json_file: Path | None) -> None:
+    _console().print(result.table())
+    if json_file:
+        json_file.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def _console() -> Console:
+    """Give standard output, as wide as its tables need where it is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def _progress_console(as_json: bool) -> Console:
+    """Give what progress is shown on: not standard output where that is JSON."""
+    return Console(stderr=True) if as_json else _console()
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, indent=2))  # noqa: T201

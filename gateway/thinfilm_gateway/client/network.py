@@ -1,0 +1,206 @@
+"""C-ECHO, C-STORE, C-GET and C-MOVE as a service class user that takes data sets as they are (PS3.4 A, B, C)."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom import Dataset
+from pynetdicom import AE, _config, build_context, build_role, evt
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet, StudyRootQueryRetrieveInformationModelMove
+
+from thinfilm_gateway.client.files import DicomFile
+
+# The bytes of files go out as they are, and objects of any SOP class are taken in.
+_config.STORE_SEND_CHUNKED_DATASET = True
+_config.UNRESTRICTED_STORAGE_SERVICE = True
+
+AE_TITLE = "THINFILM-CLIENT"
+MAXIMUM_CONTEXTS = 126  # a request has at most 128; two are left for the query/retrieve classes
+
+Sink = Callable[[str, str, bytes], None]
+"""Takes the SOP Instance UID, the transfer syntax UID and the encoded data set of an object that came in."""
+
+
+class PeerRefused(Exception):
+    """The peer is away, or did not do what it was asked; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A DICOM application entity to talk to."""
+
+    host: str
+    port: int
+    ae_title: str
+
+
+@dataclass(frozen=True)
+class Sent:
+    """How the peer answered the C-STORE of a file.
+
+    status: as in PS3.4 table B.2-1; None if the association ended without an answer.
+    seconds: from request to response.
+    """
+
+    file: DicomFile
+    status: int | None
+    comment: str
+    seconds: float
+
+
+def echo(node: Node) -> bool:
+    """Tell whether the node answers a C-ECHO with success."""
+    entity = AE(AE_TITLE)
+    entity.connection_timeout = 5
+    association = entity.associate(node.host, node.port, [build_context("1.2.840.10008.1.1")], node.ae_title)
+    if not association.is_established:
+        return False
+    status = association.send_c_echo()
+    association.release()
+    return bool("Status" in status and status.Status == 0)
+
+
+def store(node: Node, files: Sequence[DicomFile], on_sent: Callable[[Sent], None] | None = None) -> list[Sent]:
+    """Send files over one association after another, each as large as its presentation contexts allow.
+
+    Raises PeerRefused if the node does not accept an association.
+    """
+    results: list[Sent] = []
+    for batch in _batches(files):
+        results += _store_batch(node, batch, on_sent or (lambda sent: None))
+    return results
+
+
+def store_parallel(
+    node: Node, files: Sequence[DicomFile], associations: int, on_sent: Callable[[Sent], None] | None = None
+) -> list[Sent]:
+    """Send files over several associations at a time, every n-th file on each. Raises PeerRefused."""
+    shares = [files[first::associations] for first in range(associations)]
+    with ThreadPoolExecutor(associations) as pool:
+        return [sent for part in pool.map(lambda share: store(node, share, on_sent), shares) for sent in part]
+
+
+def get(node: Node, files: Sequence[DicomFile], sink: Sink) -> None:
+    """C-GET the series of `files`, which is one series, in the transfer syntaxes of the files.
+
+    Raises PeerRefused if the operation does not end with success.
+    """
+    pairs = _pairs(files)
+    contexts = [build_context(StudyRootQueryRetrieveInformationModelGet), *(build_context(*pair) for pair in pairs)]
+    roles = [build_role(sop_class, scp_role=True) for sop_class in {sop_class for sop_class, _ in pairs}]
+    association = _associate(node, contexts, roles, [(evt.EVT_C_STORE, _take, [sink])])
+    try:
+        responses = association.send_c_get(_series(files[0]), StudyRootQueryRetrieveInformationModelGet)
+        _check_final("C-GET", list(responses)[-1][0])
+    finally:
+        association.release()
+
+
+def move(node: Node, files: Sequence[DicomFile], destination_ae_title: str) -> None:
+    """C-MOVE the series of `files`, which is one series, to a destination that the node knows.
+
+    Raises PeerRefused if the operation does not end with success.
+    """
+    association = _associate(node, [build_context(StudyRootQueryRetrieveInformationModelMove)])
+    try:
+        model = StudyRootQueryRetrieveInformationModelMove
+        responses = association.send_c_move(_series(files[0]), destination_ae_title, model)
+        _check_final("C-MOVE", list(responses)[-1][0])
+    finally:
+        association.release()
+
+
+@contextlib.contextmanager
+def destination(ae_title: str, sink: Sink) -> Iterator[int]:
+    """Be a C-MOVE destination on a free port of the loopback interface, which is yielded.
+
+    What it is sent goes to `sink`, by one thread an association.
+    """
+    entity = _entity()
+    entity.ae_title = ae_title
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, _take, [sink])])
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+
+
+def _entity() -> Any:
+    entity = AE(AE_TITLE)
+    entity.maximum_pdu_size = 1024 * 1024
+    entity.maximum_associations = 32
+    entity.dimse_timeout = entity.network_timeout = 600
+    return entity
+
+
+def _associate(node: Node, contexts: Sequence[Any], roles: Sequence[Any] = (), handlers: Sequence[Any] = ()) -> Any:
+    association = _entity().associate(
+        node.host, node.port, list(contexts), node.ae_title, ext_neg=list(roles), evt_handlers=list(handlers)
+    )
+    if not association.is_established:
+        raise PeerRefused(f"{node.ae_title} at {node.host} port {node.port} did not accept an association.")
+    return association
+
+
+def _store_batch(node: Node, files: Sequence[DicomFile], on_sent: Callable[[Sent], None]) -> list[Sent]:
+    results = []
+    association = _associate(node, [build_context(*pair) for pair in _pairs(files)])
+    for file in files:
+        if not association.is_established:  # the peer aborted over the file before
+            association = _associate(node, [build_context(*pair) for pair in _pairs(files)])
+        started = time.perf_counter()
+        try:
+            answer = association.send_c_store(file.path)
+        except ValueError:  # no accepted presentation context
+            answer = Dataset()
+            answer.Status, answer.ErrorComment = 0x0122, "presentation context not accepted"
+        seconds = time.perf_counter() - started
+        sent = Sent(file, answer.get("Status"), str(answer.get("ErrorComment", "")), seconds)
+        on_sent(sent)
+        results.append(sent)
+    association.release()
+    return results
+
+
+def _batches(files: Sequence[DicomFile]) -> Iterator[list[DicomFile]]:
+    """Cut `files`, in their order, where an association would need too many presentation contexts."""
+    batch: list[DicomFile] = []
+    for file in files:
+        if len(_pairs([*batch[-MAXIMUM_CONTEXTS:], file])) > MAXIMUM_CONTEXTS:
+            yield batch
+            batch = []
+        batch.append(file)
+    if batch:
+        yield batch
+
+
+def _pairs(files: Sequence[DicomFile]) -> list[tuple[str, str]]:
+    """Return the SOP classes and transfer syntaxes of the files: each pair is a presentation context of its own."""
+    return sorted({(file.sop_class_uid, file.transfer_syntax_uid) for file in files})
+
+
+def _series(file: DicomFile) -> Dataset:
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "SERIES"
+    identifier.StudyInstanceUID = file.study_instance_uid
+    identifier.SeriesInstanceUID = file.series_instance_uid
+    return identifier
+
+
+def _take(event: Any, sink: Sink) -> int:
+    request = event.request
+    sink(str(request.AffectedSOPInstanceUID), str(event.context.transfer_syntax), request.DataSet.getvalue())
+    return 0x0000
+
+
+def _check_final(operation: str, status: Dataset) -> None:
+    code = status.get("Status")
+    if code is None:
+        raise PeerRefused(f"The {operation} ended without an answer.")
+    if code != 0x0000:
+        failed = status.get("NumberOfFailedSuboperations", 0)
+        comment = f": {status.ErrorComment}" if status.get("ErrorComment") else ""
+        raise PeerRefused(f"The {operation} ended with status {code:04X}, {failed} failed{comment}.")

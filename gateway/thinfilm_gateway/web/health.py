@@ -1,0 +1,146 @@
+"""The health page: /health for machines, / for people; counts only, never patient data."""
+
+import html
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from thinfilm_gateway.config import Settings
+from thinfilm_gateway.index import status
+from thinfilm_gateway.index.database import Database
+
+log = structlog.get_logger()
+
+REQUEST_SECONDS = 10.0  # for a client to send its request
+
+
+@dataclass(frozen=True)
+class Processes:
+    """How many processes `serve` should run, and how many are alive."""
+
+    receivers: int
+    receivers_alive: int
+    workers: int
+    workers_alive: int
+
+
+class HealthPage:
+    """An HTTP server in a thread of its own."""
+
+    def __init__(self, settings: Settings, database: Database, processes: Callable[[], Processes]) -> None:
+        """Bind the port. Raises OSError if it cannot be had."""
+
+        def report() -> tuple[HTTPStatus, dict[str, Any]]:
+            return examine(settings, database, processes())
+
+        class Handler(_Handler):
+            examine = staticmethod(report)
+
+        self._server = ThreadingHTTPServer((settings.http_host, settings.http_port), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health page", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop answering and free the port."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+
+def examine(settings: Settings, database: Database, processes: Processes) -> tuple[HTTPStatus, dict[str, Any]]:
+    """Return the HTTP status and the document of /health.
+
+    `status` is "down" (503) without index or receiver, "degraded" (200) where a process is missing or something needs a
+    hand, else "ok".
+    """
+    document: dict[str, Any] = {"status": "ok", "ae_title": settings.ae_title, "dicom_port": settings.dicom_port}
+    document["processes"] = asdict(processes)
+    try:
+        with database.reading() as session:
+            summary = status.summary(session)
+    except SQLAlchemyError as error:
+        log.warning("index_away", error=" ".join(str(error).split())[:200])
+        return HTTPStatus.SERVICE_UNAVAILABLE, document | {"status": "down", "reason": "the index does not answer"}
+    document |= summary.to_json()
+    if processes.receivers_alive == 0:
+        return HTTPStatus.SERVICE_UNAVAILABLE, document | {"status": "down", "reason": "no receiver lives"}
+    missing = processes.receivers_alive < processes.receivers or processes.workers_alive < processes.workers
+    if missing:
+        return HTTPStatus.OK, document | {"status": "degraded", "reason": "a process has died and is being restarted"}
+    if summary.needs_a_hand:
+        return HTTPStatus.OK, document | {"status": "degraded", "reason": "see `thinfilm status`"}
+    return HTTPStatus.OK, document
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers GET and HEAD of the two pages."""
+
+    server_version = "Thinfilm"
+    sys_version = ""
+    timeout = REQUEST_SECONDS
+    examine: Callable[[], tuple[HTTPStatus, dict[str, Any]]]
+
+    def do_GET(self) -> None:
+        """Answer."""
+        pages = {"/health": ("application/json", _as_json), "/": ("text/html; charset=utf-8", _as_html)}
+        page = pages.get(self.path.partition("?")[0])
+        if page is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        content_type, render = page
+        code, document = self.examine()
+        body = render(document).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815  the name is the base class's
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the name is the base class's
+        """Log requests at debug: health checks come every few seconds."""
+        log.debug("http_request", address=self.client_address[0], request=format % args)
+
+
+def _as_json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _as_html(document: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in _flat(document)
+    )
+    style = "body{font:16px sans-serif;margin:2em}th{text-align:left;padding-right:2em;font-weight:normal}"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Thinfilm</title><style>{style}</style>'
+        f"<h1>{html.escape(document['ae_title'])}</h1><table>{rows}</table></html>\n"
+    )
+
+
+def _flat(document: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return the leaves of a document with their names, `processes.receivers` as "processes receivers"."""
+    rows: list[tuple[str, str]] = []
+    for key, value in document.items():
+        name = f"{prefix}{key.replace('_', ' ')}"
+        rows += _flat(value, f"{name} ") if isinstance(value, dict) else [(name, str(value))]
+    return rows

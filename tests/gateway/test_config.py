@@ -1,0 +1,133 @@
+import re
+from pathlib import Path
+
+import pytest
+from pydantic_core import PydanticUndefined
+
+from thinfilm_gateway.config import ENVIRONMENT_PREFIX, ConfigError, Peer, Settings, load
+
+CONFIGURATION = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]:
+        monkeypatch.delenv(name)
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "thinfilm.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_without_anything_the_defaults_hold():
+    assert load() == Settings()
+
+
+def test_the_command_line_wins_over_the_environment_which_wins_over_the_file(tmp_path, monkeypatch):
+    file = write(tmp_path, "dicom_port = 1\nhttp_port = 1\nreceivers = 1\n")
+    monkeypatch.setenv("THINFILM_DICOM_PORT", "2")
+    monkeypatch.setenv("THINFILM_HTTP_PORT", "2")
+    settings = load(file, dicom_port=3, http_port=None)
+    assert (settings.dicom_port, settings.http_port, settings.receivers) == (3, 2, 1)
+
+
+def test_an_unknown_key_in_the_file_is_refused_with_the_nearest_known_one(tmp_path):
+    with pytest.raises(ConfigError, match=r"^ae_tittle is an unknown setting in .*; did you mean ae_title\.$"):
+        load(write(tmp_path, 'ae_tittle = "X"'))
+
+
+def test_an_unknown_key_of_a_peer_is_refused_with_the_nearest_known_one(tmp_path):
+    with pytest.raises(ConfigError, match=r"^prot is an unknown key of a peer in .*; did you mean port\.$"):
+        load(write(tmp_path, '[[peers]]\nae_title = "A"\nhost = "h"\nprot = 104'))
+
+
+def test_an_unknown_environment_variable_is_refused_with_the_nearest_known_one(monkeypatch):
+    monkeypatch.setenv("THINFILM_DICM_PORT", "104")
+    with pytest.raises(ConfigError, match=r"^THINFILM_DICM_PORT is .*; did you mean THINFILM_DICOM_PORT\.$"):
+        load()
+
+
+def test_the_folder_of_the_tests_is_not_a_setting_and_not_refused(monkeypatch):
+    monkeypatch.setenv("THINFILM_DATA", "somewhere")
+    assert load() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("dicom_port = 70000", r"The setting dicom_port in .* is wrong: .* 65535, not 70000\."),
+        ('ae_title = "SEVENTEEN LETTERS"', r"The setting ae_title in .* is wrong: .* 16 characters"),
+        ('[[peers]]\nae_title = "A"', r"The setting peers\.0\.host in .* is wrong: field required"),
+        (
+            '[[peers]]\nae_title = "A"\nhost = "h"\nallow = ["print"]',
+            r"The setting peers\.0\.allow\.0 in .* 'echo', 'store'",
+        ),
+        ("dicom_port = ", r"The configuration file .* is not TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_sentence_that_names_the_setting(tmp_path, text, complaint):
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        load(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+def test_a_missing_file_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(ConfigError, match=r"The configuration file .* cannot be read: No such file or directory\."):
+        load(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("THINFILM_RECEIVERS", "many", r"in the environment variable THINFILM_RECEIVERS is wrong"),
+        ("THINFILM_PEERS", "[{", r"THINFILM_PEERS is not JSON"),
+    ],
+)
+def test_a_wrong_environment_variable_is_refused_by_name(monkeypatch, name, value, complaint):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=complaint):
+        load()
+
+
+def test_a_wrong_option_is_blamed_on_the_command_line():
+    with pytest.raises(ConfigError, match="The setting dicom_port on the command line is wrong"):
+        load(dicom_port=-1)
+
+
+def test_a_child_process_loads_the_same_settings_from_its_environment(tmp_path, monkeypatch):
+    peer = Peer(ae_title="READING 1", host="10.1.2.3", port=104, allow=("echo", "find"))
+    settings = Settings(data_dir=tmp_path, peers=(peer,), lossless_codecs=("zstd", "jpegls"), series_quiet_seconds=0.5)
+    for name, value in settings.to_environment().items():
+        monkeypatch.setenv(name, value)
+    assert load() == settings
+
+
+@pytest.mark.parametrize("model", [Settings, Peer])
+def test_every_setting_is_documented(model):
+    documented = set(re.findall(r"^\| `(\w+)` \|", CONFIGURATION.read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(model.model_fields) <= documented
+
+
+def test_nothing_is_documented_that_is_not_a_setting():
+    documented = set(re.findall(r"^\| `(\w+)` \|", CONFIGURATION.read_text(encoding="utf-8"), re.MULTILINE))
+    assert documented == set(Settings.model_fields) | set(Peer.model_fields)
+
+
+def test_the_documented_defaults_are_the_real_ones():
+    rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", CONFIGURATION.read_text(encoding="utf-8"), re.MULTILINE))
+    for key, text in rows.items():
+        default = Settings.model_fields[key].default
+        assert default is not PydanticUndefined
+        shown = (
+            ", ".join(default)
+            if isinstance(default, tuple)
+            else f"{default:g}"
+            if isinstance(default, float)
+            else str(default)
+        )
+        assert text == shown, key
