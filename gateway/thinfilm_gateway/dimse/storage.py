@@ -31,7 +31,8 @@ class Refused(Exception):
 class Reception:
     """The data set of one C-STORE request on its way into the spool, or, once refused, into nothing."""
 
-    def __init__(self, writer: SpoolWriter | None, refusal: Refused | None = None) -> None:
+    def __init__(self, writer: SpoolWriter | None, received_at: dt.datetime, refusal: Refused | None = None) -> None:
+        self.received_at = received_at
         self._writer = writer
         self._refusal = refusal
 
@@ -68,11 +69,12 @@ class StorageService:
 
     def open(self, association: Association, request: C_STORE, context: PresentationContext) -> Reception:
         """Decide, before its data set is read, whether there is room for the object."""
+        received_at = dt.datetime.now(dt.UTC)
         try:
             self._check_resources()
-            return Reception(self._begin(association, request, context))
+            return Reception(self._begin(association, request, context, received_at), received_at)
         except Refused as refusal:
-            return Reception(None, refusal)
+            return Reception(None, received_at, refusal)
 
     def serve(self, association: Association, request: C_STORE, context: PresentationContext) -> None:
         """Examine and commit the object, and answer."""
@@ -100,7 +102,7 @@ class StorageService:
         if reception is None:
             raise Refused(status.CANNOT_UNDERSTAND, "The request came without a data set.")
         try:
-            received = _examine(reception.writer, association, request, context.transfer_syntax[0])
+            received = _examine(reception, association, request, context.transfer_syntax[0])
             outcome = self._committer.commit(reception.writer, received)
         except Refused:
             reception.discard()
@@ -113,12 +115,16 @@ class StorageService:
             raise Refused(status.PROCESSING_FAILURE, "The gateway failed; see its log.") from error
         log.debug("stored", peer=association.peer, sop_instance_uid=received.sop_instance_uid, outcome=outcome.name)
 
-    def _begin(self, association: Association, request: C_STORE, context: PresentationContext) -> SpoolWriter:
+    def _begin(
+        self, association: Association, request: C_STORE, context: PresentationContext, received_at: dt.datetime
+    ) -> SpoolWriter:
         header = part10.build(
             request.AffectedSOPClassUID,
             request.AffectedSOPInstanceUID,
             context.transfer_syntax[0],
             association.requestor.ae_title,
+            association.requestor.address_info.address,
+            received_at,
         )
         try:
             writer = self._spool.create()
@@ -144,8 +150,9 @@ def _spool_refused(error: OSError) -> Refused:
     return Refused(status.OUT_OF_RESOURCES, "The spool cannot be written.")
 
 
-def _examine(writer: SpoolWriter, association: Association, request: Any, transfer_syntax_uid: str) -> Received:
+def _examine(reception: Reception, association: Association, request: Any, transfer_syntax_uid: str) -> Received:
     """Read as much of the data set as the index wants. Raises Refused."""
+    writer = reception.writer
     try:
         with writer.mapped_dataset() as dataset:
             attributes = outline(dataset, transfer_syntax_uid).attributes
@@ -163,7 +170,7 @@ def _examine(writer: SpoolWriter, association: Association, request: Any, transf
         spool_name="",
         sender_ae_title=association.requestor.ae_title,
         sender_address=association.requestor.address_info.address,
-        received_at=dt.datetime.now(dt.UTC),
+        received_at=reception.received_at,
     )
 
 
