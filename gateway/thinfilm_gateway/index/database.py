@@ -21,7 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 log = structlog.get_logger()
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-"""The migrations: in a checkout a link to the top-level folder alembic/, in an installed package a folder of its own."""
+"""The migrations: in a checkout a link to the top-level folder alembic/, in an installed package a folder."""
 
 BUSY_SECONDS = 60.0  # how long an SQLite writer waits for the others
 

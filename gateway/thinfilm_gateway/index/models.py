@@ -1,8 +1,8 @@
 """The tables of the index.
 
-Text from the data set is kept in its original characters and at any length: senders violate the lengths of the standard.
-A `*_folded` column holds the form in which a value is matched (folding.py): names without case and accents, one column a
-component group; dates as YYYYMMDD, times as HHMMSSFFFFFF, empty where the value is neither. Our own times are UTC.
+Text from the data set is kept in its original characters and at any length: senders violate what the standard allows.
+A `*_folded` column holds the form in which a value is matched (folding.py): names without case and accents, one column
+a component group; dates as YYYYMMDD, times as HHMMSSFFFFFF, empty where the value is neither. Our own times are UTC.
 """
 
 import datetime as dt
@@ -124,7 +124,6 @@ class Patient(Base):
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     identity: Mapped[str] = mapped_column(unique=True)  # SHA-256 of issuer and Patient ID, or of the study's UID
-    visible: Mapped[bool]  # whether an instance that is served was ever stored for it
     patient_id: Mapped[str] = _text(indexed=True, index=True)
     issuer_of_patient_id: Mapped[str] = _text()
     patient_name: Mapped[str] = _text()
@@ -144,7 +143,6 @@ class Study(Base):
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     patient_pk: Mapped[int] = mapped_column(ForeignKey("patients.id"), index=True)
-    visible: Mapped[bool]
     study_instance_uid: Mapped[str] = mapped_column(unique=True)
     study_date: Mapped[str] = _text()
     study_date_folded: Mapped[str] = _text(indexed=True, index=True)
@@ -168,7 +166,6 @@ class Series(Base):
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     study_pk: Mapped[int] = mapped_column(ForeignKey("studies.id"))
-    visible: Mapped[bool]
     series_instance_uid: Mapped[str] = mapped_column(index=True)
     modality: Mapped[str] = _text(indexed=True, index=True)
     series_number: Mapped[int | None] = mapped_column(WholeNumber)

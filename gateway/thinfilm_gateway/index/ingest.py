@@ -1,0 +1,367 @@
+"""Enters received objects into the index, in one transaction with the job that will compress them."""
+
+import datetime as dt
+import enum
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom import Dataset
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.orm import Session
+
+from thinfilm_gateway.index import audit, jobs
+from thinfilm_gateway.index.attributes import text
+from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.models import Instance, Patient, Series, Study
+from thinfilm_gateway.index.rows import Row, instance_row, patient_identity, patient_row, series_row, study_row
+from thinfilm_gateway.index.sql import insert_into
+from thinfilm_gateway.index.states import InstanceState
+from thinfilm_gateway.index.transitions import move_instances
+
+LONGEST_UID = 256  # the standard has 64; longer ones are sent, and must still fit an index
+
+RACES = (
+    20  # how often a batch is tried again because another process entered the same patient, study or object just now
+)
+
+
+Key = tuple[Any, ...]
+
+
+class UnindexableDataSet(Exception):
+    """The data set lacks a UID without which it cannot be found again; the message is one sentence."""
+
+
+class Outcome(enum.Enum):
+    """What became of a received object."""
+
+    STORED = "stored"  # it is in the index; its spool file is the object of record
+    IDENTICAL = "identical"  # the same bytes are kept already; its spool file is not needed
+    CONFLICT = "conflict"  # kept as a further revision beside other bytes of the same SOP Instance UID
+
+
+@dataclass(frozen=True)
+class RequiredUids:
+    """The UIDs by which an object is found; sop_class_uid is empty where the data set has none."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+
+
+@dataclass(frozen=True, eq=False)
+class Received:
+    """An object that is durable in the spool, or proven in a container, and about to be entered.
+
+    sha256 (hexadecimal), dataset_bytes: of the encoded data set; dataset_offset: where it begins in the spool file.
+    spool_name: None only while the index is rebuilt from containers.
+    """
+
+    attributes: Dataset
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    sha256: str
+    dataset_bytes: int
+    dataset_offset: int
+    spool_name: str | None
+    sender_ae_title: str
+    sender_address: str
+    received_at: dt.datetime
+
+
+def required_uids(attributes: Dataset) -> RequiredUids:
+    """Read the UIDs that every object must have. Raises UnindexableDataSet if one is missing."""
+    uids = RequiredUids(
+        text(attributes, "StudyInstanceUID"),
+        text(attributes, "SeriesInstanceUID"),
+        text(attributes, "SOPInstanceUID"),
+        text(attributes, "SOPClassUID"),
+    )
+    for name, value in (
+        ("Study Instance UID (0020,000D)", uids.study_instance_uid),
+        ("Series Instance UID (0020,000E)", uids.series_instance_uid),
+        ("SOP Instance UID (0008,0018)", uids.sop_instance_uid),
+    ):
+        if not value:
+            raise UnindexableDataSet(f"The data set has no {name}.")
+        if len(value) > LONGEST_UID or not value.isascii() or not value.isprintable():
+            raise UnindexableDataSet(f"The {name} of the data set is not a UID.")
+    return uids
+
+
+def register_all(
+    database: Database, batch: Sequence[Received], quiet: dt.timedelta, now: dt.datetime | None = None
+) -> list[Outcome]:
+    """Enter a batch in one transaction, durable on return; the outcomes are in the order of the batch.
+
+    `quiet` after this, the jobs of the series are due. Safe while other processes enter the same series.
+    Raises UnindexableDataSet (nothing of the batch is entered) and SQLAlchemyError if the index is away.
+    """
+    entries = [_Entry(received, required_uids(received.attributes)) for received in batch]
+    for attempt in range(1, RACES + 1):
+        try:
+            with database.session() as session:
+                return _register(session, entries, quiet, now or dt.datetime.now(dt.UTC))
+        except (IntegrityError, OperationalError) as error:
+            if attempt == RACES or not _is_race(error):
+                raise
+    raise AssertionError("unreachable")
+
+
+def register(session: Session, received: Received, quiet: dt.timedelta, now: dt.datetime | None = None) -> Outcome:
+    """Enter one object in the caller's transaction, which the caller tries again on IntegrityError (a lost race).
+
+    Raises UnindexableDataSet.
+    """
+    entries = [_Entry(received, required_uids(received.attributes))]
+    return _register(session, entries, quiet, now or dt.datetime.now(dt.UTC))[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    received: Received
+    uids: RequiredUids
+
+    @property
+    def series_key(self) -> tuple[str, str]:
+        return self.uids.study_instance_uid, self.uids.series_instance_uid
+
+
+@dataclass(frozen=True)
+class _Revision:
+    """What is kept already under a SOP Instance UID; instance_pk and series_pk are None for one of the same batch."""
+
+    revision: int
+    sha256: str
+    transfer_syntax_uid: str
+    series_key: tuple[str, str]
+    state: InstanceState
+    has_bytes: bool  # in the spool or in a container
+    instance_pk: int | None
+    series_pk: int | None
+
+    def holds(self, received: Received) -> bool:
+        return self.sha256 == received.sha256 and self.transfer_syntax_uid == received.transfer_syntax_uid
+
+    @property
+    def is_sound(self) -> bool:
+        return self.has_bytes and self.state is not InstanceState.QUARANTINED
+
+
+def _register(session: Session, entries: Sequence[_Entry], quiet: dt.timedelta, now: dt.datetime) -> list[Outcome]:
+    known = _known_revisions(session, [entry.received.sop_instance_uid for entry in entries])
+    outcomes: list[Outcome] = []
+    new: list[tuple[_Entry, int]] = []  # with the revision that it becomes
+    healed_series: set[int] = set()
+    for entry in entries:
+        received = entry.received
+        revisions = known.setdefault(received.sop_instance_uid, [])
+        same = next((revision for revision in revisions if revision.holds(received)), None)
+        if same is not None and same.is_sound:
+            outcomes.append(Outcome.IDENTICAL)
+        elif same is not None:
+            healed_series.add(_heal(session, same, received))
+            revisions[revisions.index(same)] = _kept(entry, same.revision)
+            outcomes.append(Outcome.STORED)
+        else:
+            if revisions:
+                _record_conflict(session, entry, revisions, now)
+            revision = _kept(entry, len(revisions) + 1)
+            revisions.append(revision)
+            new.append((entry, revision.revision))
+            outcomes.append(Outcome.CONFLICT if revision.revision > 1 else Outcome.STORED)
+    series_pks = _series_pks(session, [entry for entry, _ in new])
+    rows = [_instance_row(entry, revision, series_pks[entry.series_key]) for entry, revision in new]
+    if rows:
+        session.connection().execute(insert_into(session, Instance), rows)
+    # Last, because the rows of the jobs stay locked until the commit.
+    jobs.request_compression(session, healed_series | set(series_pks.values()), now + quiet, now)
+    return outcomes
+
+
+def _kept(entry: _Entry, revision: int) -> _Revision:
+    """Describe an object of this batch as those after it will find it."""
+    received = entry.received
+    return _Revision(
+        revision,
+        received.sha256,
+        received.transfer_syntax_uid,
+        entry.series_key,
+        InstanceState.RECEIVED,
+        has_bytes=True,
+        instance_pk=None,
+        series_pk=None,
+    )
+
+
+def _known_revisions(session: Session, sop_instance_uids: Collection[str]) -> dict[str, list[_Revision]]:
+    """Look up what is kept under these UIDs, oldest revision first."""
+    statement = (
+        select(
+            Instance.sop_instance_uid,
+            Instance.revision,
+            Instance.sha256,
+            Instance.transfer_syntax_uid,
+            Instance.state,
+            Instance.spool_name,
+            Instance.container_pk,
+            Instance.id,
+            Instance.series_pk,
+            Series.series_instance_uid,
+            Study.study_instance_uid,
+        )
+        .join(Series, Series.id == Instance.series_pk)
+        .join(Study, Study.id == Series.study_pk)
+        .where(Instance.sop_instance_uid.in_(set(sop_instance_uids)))
+        .order_by(Instance.revision)
+    )
+    known: dict[str, list[_Revision]] = {}
+    for row in session.connection().execute(statement):
+        revision = _Revision(
+            row.revision,
+            row.sha256,
+            row.transfer_syntax_uid,
+            (row.study_instance_uid, row.series_instance_uid),
+            row.state,
+            row.spool_name is not None or row.container_pk is not None,
+            row.id,
+            row.series_pk,
+        )
+        known.setdefault(row.sop_instance_uid, []).append(revision)
+    return known
+
+
+def _heal(session: Session, damaged: _Revision, received: Received) -> int:
+    """Put the copy that has just arrived in the place of bytes that were damaged or lost; return the series."""
+    assert damaged.instance_pk is not None
+    assert damaged.series_pk is not None
+    fresh = {
+        "spool_name": received.spool_name,
+        "dataset_offset": received.dataset_offset,
+        "container_pk": None,
+        "container_entry": None,
+        "stored_bytes": None,
+        "received_at": received.received_at,
+        "last_read_at": received.received_at,
+        "sender_ae_title": received.sender_ae_title,
+        "sender_address": received.sender_address,
+    }
+    if damaged.state is not InstanceState.QUARANTINED:  # lost, by whatever accident: that is damage too
+        move_instances(session, [damaged.instance_pk], damaged.state, InstanceState.QUARANTINED)
+    move_instances(session, [damaged.instance_pk], InstanceState.QUARANTINED, InstanceState.RECEIVED, **fresh)
+    audit.record(session, "healed", received.sop_instance_uid, received.sender_ae_title, "An identical copy arrived.")
+    return damaged.series_pk
+
+
+def _record_conflict(session: Session, entry: _Entry, revisions: Sequence[_Revision], now: dt.datetime) -> None:
+    received = entry.received
+    if any(revision.series_key == entry.series_key for revision in revisions):
+        kind, difference = "content_conflict", "other content"
+    else:
+        kind, difference = "relational_mismatch", "another study or series"
+    detail = f"Kept as revision {len(revisions) + 1}, not served: it has {difference}."
+    audit.record(session, kind, received.sop_instance_uid, received.sender_ae_title, detail, now)
+
+
+def _series_pks(session: Session, entries: Sequence[_Entry]) -> dict[tuple[str, str], int]:
+    """Find or make the patient, study and series of each entry; return the series' keys by study and series UID.
+
+    The first object of a patient, study or series describes it; the first of a study also says whose it is.
+    """
+    of_study = {(entry.uids.study_instance_uid,): entry for entry in reversed(entries)}
+    studies = _found_or_made(
+        session,
+        Study,
+        ("study_instance_uid",),
+        of_study,
+        lambda missing: _study_rows(session, [of_study[key] for key in missing]),
+    )
+    of_series = {
+        (studies[(entry.uids.study_instance_uid,)], entry.uids.series_instance_uid): entry
+        for entry in reversed(entries)
+    }
+    series = _found_or_made(
+        session,
+        Series,
+        ("study_pk", "series_instance_uid"),
+        of_series,
+        lambda missing: [series_row(of_series[key].received.attributes) for key in missing],
+    )
+    return {entry.series_key: series[key] for key, entry in of_series.items()}
+
+
+def _study_rows(session: Session, entries: Sequence[_Entry]) -> list[Row]:
+    """Return the rows of new studies, after having found or made their patients."""
+    identities = [(patient_identity(entry.received.attributes, entry.uids.study_instance_uid),) for entry in entries]
+    of_patient = dict(zip(identities, entries, strict=True))
+    patients = _found_or_made(
+        session,
+        Patient,
+        ("identity",),
+        of_patient,
+        lambda missing: [patient_row(of_patient[key].received.attributes) for key in missing],
+    )
+    return [
+        {**study_row(entry.received.attributes), "patient_pk": patients[identity]}
+        for identity, entry in zip(identities, entries, strict=True)
+    ]
+
+
+def _found_or_made(
+    session: Session,
+    model: type[Patient] | type[Study] | type[Series],
+    key: tuple[str, ...],
+    wanted: Collection[Key],
+    make: Callable[[list[Key]], list[Row]],
+) -> dict[Key, int]:
+    """Return the primary keys of the rows whose columns `key` have the wanted values, inserting those that are missing.
+
+    make: gives the other columns of missing rows. If another process is quicker to insert a row, that one counts.
+    """
+    found = _found(session, model, key, wanted)
+    missing = sorted(set(wanted) - set(found))  # in one order everywhere, so that transactions do not wait crosswise
+    if not missing:
+        return found
+    rows = [{**row, **dict(zip(key, values, strict=True))} for values, row in zip(missing, make(missing), strict=True)]
+    session.connection().execute(insert_into(session, model).on_conflict_do_nothing(), rows)
+    return _found(session, model, key, wanted)
+
+
+def _found(
+    session: Session, model: type[Patient] | type[Study] | type[Series], key: tuple[str, ...], wanted: Collection[Key]
+) -> dict[Key, int]:
+    columns = [model.__table__.columns[name] for name in key]
+    conditions = [column.in_({values[place] for values in wanted}) for place, column in enumerate(columns)]
+    rows = session.connection().execute(select(model.id, *columns).where(*conditions))
+    return {tuple(values): pk for pk, *values in rows}
+
+
+def _instance_row(entry: _Entry, revision: int, series_pk: int) -> Row:
+    received = entry.received
+    return {
+        "series_pk": series_pk,
+        "sop_instance_uid": received.sop_instance_uid,
+        "revision": revision,
+        "current": revision == 1,
+        "sop_class_uid": received.sop_class_uid,
+        "transfer_syntax_uid": received.transfer_syntax_uid,
+        **instance_row(received.attributes),
+        "state": InstanceState.RECEIVED,
+        "sha256": received.sha256,
+        "dataset_bytes": received.dataset_bytes,
+        "dataset_offset": received.dataset_offset,
+        "sender_ae_title": received.sender_ae_title,
+        "sender_address": received.sender_address,
+        "received_at": received.received_at,
+        "last_read_at": received.received_at,
+        "spool_name": received.spool_name,
+    }
+
+
+def _is_race(error: IntegrityError | OperationalError) -> bool:
+    """Tell whether another process was quicker (unique key taken, deadlock), so that trying again helps."""
+    return isinstance(error, IntegrityError) or getattr(error.orig, "sqlstate", None) in ("40001", "40P01")

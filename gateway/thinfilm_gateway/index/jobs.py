@@ -1,0 +1,214 @@
+"""The job table: who does what, until when. The broker only carries ids of these rows.
+
+A series has one compress job that waits and one that runs, at most. Whoever reads or ends a running job names itself as
+its owner, so that a worker whose lease ran out changes nothing.
+"""
+
+import datetime as dt
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, delete, func, or_, select, text, update
+from sqlalchemy.orm import Session, aliased
+
+from thinfilm_gateway.index.models import Job
+from thinfilm_gateway.index.sql import insert_into
+from thinfilm_gateway.index.states import JobState
+from thinfilm_gateway.index.transitions import move_job
+
+COMPRESS = "compress"
+
+COMPRESS_CPU = "compress.cpu"
+COMPRESS_GPU = "compress.gpu"
+MAINTENANCE = "maintenance"
+
+FIRST_BACKOFF = dt.timedelta(seconds=5)
+LONGEST_BACKOFF = dt.timedelta(minutes=10)
+
+# Columns, not objects: what a session has already seen of a row must not hide what another process made of it since.
+_JOB: Any = select(Job.id, Job.kind, Job.series_pk, Job.queue, Job.attempts, Job.lease_owner)
+
+
+@dataclass(frozen=True)
+class ClaimedJob:
+    """A job that its owner may work on until the lease ends."""
+
+    id: int
+    kind: str
+    series_pk: int | None
+    queue: str
+    attempts: int  # this one counted
+
+
+@dataclass(frozen=True)
+class DueJob:
+    """A job that a broker should be told of."""
+
+    id: int
+    queue: str
+
+
+@dataclass(frozen=True)
+class ReleasedJob:
+    """A job whose lease ran out: WAITING for its next attempt, or FAILED because that was the last."""
+
+    id: int
+    kind: str
+    series_pk: int | None
+    state: JobState
+    error: str
+
+
+def request_compression(
+    session: Session, series_pks: Collection[int], not_before: dt.datetime, now: dt.datetime | None = None
+) -> None:
+    """See to it that each series has a waiting compress job, due at `not_before` even if it was due earlier.
+
+    A series whose job is running gets a further one, which waits until that has ended.
+    """
+    now = now or _now()
+    rows = [
+        {
+            "kind": COMPRESS,
+            "series_pk": series_pk,
+            "queue": COMPRESS_CPU,
+            "state": JobState.WAITING,
+            "not_before": not_before,
+            "attempts": 0,
+            "created_at": now,
+        }
+        for series_pk in sorted(series_pks)  # in one order everywhere, so that two transactions never lock crosswise
+    ]
+    if not rows:
+        return
+    statement = insert_into(session, Job)
+    statement = statement.on_conflict_do_update(
+        index_elements=["series_pk", "kind", "state"],
+        index_where=text("state IN ('waiting', 'running')"),
+        set_={"not_before": statement.excluded.not_before, "sent_at": None},
+    )
+    session.connection().execute(statement, rows)
+
+
+def claim(
+    session: Session, owner: str, lease: dt.timedelta, queues: Sequence[str], now: dt.datetime | None = None
+) -> ClaimedJob | None:
+    """Take the job of these queues that has been due the longest, if any; this counts as an attempt."""
+    now = now or _now()
+    candidates = _claimable(now).where(Job.queue.in_(queues)).order_by(Job.not_before, Job.id).limit(1)
+    return _take(session, candidates, owner, lease, now)
+
+
+def claim_by_id(
+    session: Session, job_id: int, owner: str, lease: dt.timedelta, now: dt.datetime | None = None
+) -> ClaimedJob | None:
+    """Take this job if it is due and nobody has it."""
+    now = now or _now()
+    return _take(session, _claimable(now).where(Job.id == job_id), owner, lease, now)
+
+
+def next_due(session: Session, queues: Sequence[str]) -> dt.datetime | None:
+    """Return when the next waiting job of these queues is due, or was; None if there is none. Only reads."""
+    return session.scalar(select(func.min(Job.not_before)).where(Job.state == JobState.WAITING, Job.queue.in_(queues)))
+
+
+def renew(session: Session, job_id: int, owner: str, lease: dt.timedelta, now: dt.datetime | None = None) -> bool:
+    """Extend the lease; False if the job is no longer the owner's."""
+    statement = (
+        update(Job)
+        .where(Job.id == job_id, Job.state == JobState.RUNNING, Job.lease_owner == owner)
+        .values(lease_until=(now or _now()) + lease)
+        .execution_options(synchronize_session=False)
+    )
+    return cast("CursorResult[Any]", session.execute(statement)).rowcount == 1
+
+
+def finish(session: Session, job_id: int, owner: str, now: dt.datetime | None = None) -> bool:
+    """Record that the job is done; False if it is no longer the owner's."""
+    done = {"finished_at": now or _now(), "error": None, "lease_owner": None, "lease_until": None}
+    return move_job(session, job_id, JobState.RUNNING, JobState.DONE, owner, **done)
+
+
+def fail(
+    session: Session, job_id: int, owner: str, error: str, max_attempts: int, now: dt.datetime | None = None
+) -> JobState | None:
+    """Record that the attempt failed, for the reason `error`.
+
+    Returns WAITING if the job will be tried again, after a pause that doubles with each attempt; FAILED if this was
+    attempt number `max_attempts`; None if the job is no longer the owner's.
+    """
+    running = _JOB.where(Job.id == job_id, Job.state == JobState.RUNNING, Job.lease_owner == owner)
+    job = session.execute(running.with_for_update()).first()
+    return None if job is None else _end_attempt(session, job, error, max_attempts, now or _now())
+
+
+def release_expired(session: Session, max_attempts: int, now: dt.datetime | None = None) -> list[ReleasedJob]:
+    """Take back the jobs whose lease has run out; the attempt that the silent worker made counts."""
+    now = now or _now()
+    expired = _JOB.where(Job.state == JobState.RUNNING, Job.lease_until < now)
+    released = []
+    for job in session.execute(expired.order_by(Job.id).with_for_update(skip_locked=True)).all():
+        error = f"The worker {job.lease_owner} fell silent."
+        state = _end_attempt(session, job, error, max_attempts, now)
+        released.append(ReleasedJob(job.id, job.kind, job.series_pk, state, error))
+    return released
+
+
+def due_unsent(session: Session, resend_after: dt.timedelta, now: dt.datetime | None = None) -> list[DueJob]:
+    """Return the due jobs of which the broker was never told, or so long ago that it may have lost them."""
+    now = now or _now()
+    unsent = or_(Job.sent_at.is_(None), Job.sent_at < now - resend_after)
+    statement = select(Job.id, Job.queue).where(Job.state == JobState.WAITING, Job.not_before <= now, unsent)
+    return [DueJob(id=row.id, queue=row.queue) for row in session.execute(statement.order_by(Job.not_before, Job.id))]
+
+
+def mark_sent(session: Session, job_id: int, now: dt.datetime | None = None) -> None:
+    """Record that the broker was told of a job."""
+    statement = update(Job).where(Job.id == job_id).values(sent_at=now or _now())
+    session.execute(statement.execution_options(synchronize_session=False))
+
+
+def _claimable(now: dt.datetime) -> Any:
+    """Select the jobs that are due, but for those whose series another worker has in hand."""
+    running = aliased(Job)
+    in_hand = select(running.id).where(
+        running.series_pk == Job.series_pk, running.kind == Job.kind, running.state == JobState.RUNNING
+    )
+    return _JOB.where(Job.state == JobState.WAITING, Job.not_before <= now, ~in_hand.exists())
+
+
+def _take(session: Session, candidates: Any, owner: str, lease: dt.timedelta, now: dt.datetime) -> ClaimedJob | None:
+    job = session.execute(candidates.with_for_update(of=Job, skip_locked=True)).first()
+    if job is None:
+        return None
+    leased = {"lease_owner": owner, "lease_until": now + lease, "attempts": job.attempts + 1}
+    if not move_job(session, job.id, JobState.WAITING, JobState.RUNNING, None, **leased):
+        return None
+    return ClaimedJob(job.id, job.kind, job.series_pk, job.queue, job.attempts + 1)
+
+
+def _end_attempt(session: Session, job: Any, error: str, max_attempts: int, now: dt.datetime) -> JobState:
+    owner = job.lease_owner
+    ended: dict[str, Any] = {"lease_owner": None, "lease_until": None, "error": error}
+    if job.attempts >= max_attempts:
+        move_job(session, job.id, JobState.RUNNING, JobState.FAILED, owner, finished_at=now, **ended)
+        return JobState.FAILED
+    not_before = now + min(FIRST_BACKOFF * 2 ** (job.attempts - 1), LONGEST_BACKOFF)
+    arrived = _absorb_waiting(session, job)
+    if arrived is not None:
+        not_before = max(not_before, arrived)
+    move_job(session, job.id, JobState.RUNNING, JobState.WAITING, owner, not_before=not_before, sent_at=None, **ended)
+    return JobState.WAITING
+
+
+def _absorb_waiting(session: Session, job: Any) -> dt.datetime | None:
+    """Delete the job that late arrivals made for the series, since `job` will wait again; return when it was due."""
+    statement = delete(Job).where(
+        Job.series_pk == job.series_pk, Job.kind == job.kind, Job.state == JobState.WAITING, Job.id != job.id
+    )
+    return session.scalar(statement.returning(Job.not_before).execution_options(synchronize_session=False))
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
