@@ -1,0 +1,53 @@
+"""C-MOVE destinations: the associations over which objects go to another peer (PS3.4 C.4.2)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from pynetdicom.presentation import PresentationContext, build_context
+
+from thinfilm_gateway.config import Peer
+from thinfilm_gateway.dimse.association import request_association
+from thinfilm_gateway.dimse.suboperations import MAXIMUM_CONTEXTS, ChannelLost, StoreChannel, proposals
+from thinfilm_gateway.index.locate import InstanceLocation
+
+
+def batches(instances: Sequence[InstanceLocation]) -> Iterator[list[InstanceLocation]]:
+    """Divide objects, in their order, so that each batch's presentation contexts fit into one association."""
+    batch: list[InstanceLocation] = []
+    kinds: dict[tuple[str, str], None] = {}
+    for instance in instances:
+        kind = (instance.sop_class_uid, instance.transfer_syntax_uid)
+        if kind not in kinds and len(proposals([*kinds, kind])) > MAXIMUM_CONTEXTS:
+            yield batch
+            batch, kinds = [], {}
+        kinds[kind] = None
+        batch.append(instance)
+    if batch:
+        yield batch
+
+
+def connect(ae: Any, peer: Peer, instances: Iterable[InstanceLocation], wanted: int) -> list[StoreChannel]:
+    """Open up to `wanted` associations that take these objects; fewer if the peer accepts fewer.
+
+    Raises ChannelLost if the peer accepts none.
+    """
+    kinds = dict.fromkeys((instance.sop_class_uid, instance.transfer_syntax_uid) for instance in instances)
+    contexts = [_context(sop_class_uid, syntaxes) for sop_class_uid, syntaxes in proposals(kinds)]
+    channels: list[StoreChannel] = []
+    while len(channels) < wanted:
+        association = request_association(ae, peer.host, peer.port or 0, peer.ae_title, contexts)
+        if not association.is_established:
+            how = "refused the association" if association.is_rejected else "cannot be reached"
+            if not channels:
+                raise ChannelLost(f"The destination {peer.ae_title} at {peer.host}:{peer.port} {how}.")
+            break
+        channel = StoreChannel(association)
+        if channels and channel.contexts != channels[0].contexts:
+            channel.release()  # objects are made ready for the contexts of the first
+            break
+        channels.append(channel)
+    return channels
+
+
+def _context(sop_class_uid: str, transfer_syntax_uids: Sequence[str]) -> PresentationContext:
+    return build_context(sop_class_uid, list(transfer_syntax_uids))

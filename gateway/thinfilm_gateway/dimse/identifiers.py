@@ -1,0 +1,130 @@
+"""Identifiers, the data sets of query and retrieve messages, from and to bytes (PS3.4 C.4; PS3.5 7)."""
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydicom.datadict import keyword_for_tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from thinfilm_gateway.archive.element_tree import (
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    Element,
+    Elements,
+    Encoding,
+    MalformedElements,
+    Value,
+    encode,
+    inflate,
+    parse,
+)
+from thinfilm_gateway.dimse.character_sets import CharacterSet
+
+SPECIFIC_CHARACTER_SET = 0x00080005
+QUERY_RETRIEVE_LEVEL = 0x00080052
+
+_LARGEST = 16 * 1024**2  # of a deflated identifier: a UID list of 65,535 instances is 4 MiB
+_IN_CHARACTER_SET = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))  # PS3.5 6.1.2.3
+_BINARY_BYTES = {"US": 2, "SS": 2, "UL": 4, "SL": 4}
+_NULL_PADDED = frozenset(("UI", "OB", "UN"))
+
+
+class UnreadableIdentifier(Exception):
+    """The bytes are no identifier; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One attribute of an identifier.
+
+    value: its text without padding, several values joined by backslashes; "" for universal matching and for sequences.
+    """
+
+    tag: int
+    vr: str
+    keyword: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Identifier:
+    """The keys of a request, in its order, without Specific Character Set and Query/Retrieve Level."""
+
+    level: str
+    character_set: CharacterSet
+    keys: tuple[Key, ...]
+
+    def value(self, keyword: str) -> str:
+        """Return the value of a key; empty if it is absent or universal."""
+        return next((key.value for key in self.keys if key.keyword == keyword), "")
+
+
+def decode_identifier(raw: bytes, transfer_syntax_uid: str) -> Identifier:
+    """Read the identifier of a request. Raises UnreadableIdentifier."""
+    try:
+        if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+            raw = inflate(raw, _LARGEST)
+        elements = parse(raw, _encoding(transfer_syntax_uid))
+    except MalformedElements as error:
+        raise UnreadableIdentifier(str(error)) from error
+    character_set = CharacterSet.of(elements.text(SPECIFIC_CHARACTER_SET))
+    keys = tuple(
+        Key(element.tag, element.vr, keyword_for_tag(element.tag), _text(element, character_set))
+        for element in elements.elements
+        if element.tag not in (SPECIFIC_CHARACTER_SET, QUERY_RETRIEVE_LEVEL)
+    )
+    return Identifier(elements.text(QUERY_RETRIEVE_LEVEL), character_set, keys)
+
+
+def encode_identifier(elements: Iterable[Element], transfer_syntax_uid: str) -> bytes:
+    """Return the bytes of an identifier; its values are made by `value_of`."""
+    encoded = b"".join(encode(Elements(sorted(elements, key=_tag)), _encoding(transfer_syntax_uid)))
+    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        encoded = compressor.compress(encoded) + compressor.flush()
+        encoded += b"\0" * (len(encoded) % 2)
+    return encoded
+
+
+def value_of(text: str, vr: str, character_set: CharacterSet, transfer_syntax_uid: str) -> Value:
+    """Return the bytes of a value, padded to even length; an empty sequence for SQ.
+
+    Raises UnicodeEncodeError if the character set lacks a character.
+    """
+    if vr == "SQ":
+        return b""
+    if vr in _BINARY_BYTES:
+        order = "little" if _encoding(transfer_syntax_uid).little_endian else "big"
+        size = _BINARY_BYTES[vr]
+        numbers = [int(number) for number in text.split("\\")] if text else []
+        return b"".join(number.to_bytes(size, order, signed=vr[0] == "S") for number in numbers)  # type: ignore[arg-type]
+    if vr in _IN_CHARACTER_SET:
+        raw = character_set.encode(text, person_name=vr == "PN")
+    else:
+        raw = text.encode("ascii", "replace")
+    return raw + (b"\0" if vr in _NULL_PADDED else b" ") * (len(raw) % 2)
+
+
+def _text(element: Element, character_set: CharacterSet) -> str:
+    value = element.value
+    if not isinstance(value, bytes | memoryview):
+        return ""
+    raw = bytes(value)
+    if element.vr in _BINARY_BYTES:
+        size = _BINARY_BYTES[element.vr]
+        numbers = (raw[start : start + size] for start in range(0, len(raw) // size * size, size))
+        return "\\".join(str(int.from_bytes(number, "little", signed=element.vr[0] == "S")) for number in numbers)
+    text = character_set.decode(raw, person_name=element.vr == "PN") if element.vr in _IN_CHARACTER_SET else None
+    return "\\".join(part.strip(" \0") for part in (text or raw.decode("latin_1")).split("\\"))
+
+
+def _encoding(transfer_syntax_uid: str) -> Encoding:
+    if transfer_syntax_uid == ImplicitVRLittleEndian:
+        return IMPLICIT_LITTLE
+    return EXPLICIT_BIG if transfer_syntax_uid == ExplicitVRBigEndian else EXPLICIT_LITTLE
+
+
+def _tag(element: Element) -> int:
+    return element.tag

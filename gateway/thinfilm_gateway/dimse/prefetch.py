@@ -1,0 +1,187 @@
+"""Make objects ready while the ones before them are being sent: fetch, prove, decode, transcode where it must be."""
+
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from thinfilm_gateway.archive.objects import Fetched, IntegrityError, ObjectLocation, ObjectReader, map_file
+from thinfilm_gateway.archive.transcode import CannotTranscode, to_native, write_native
+from thinfilm_gateway.dimse.suboperations import NoContext, StoreContext, choose_context
+from thinfilm_gateway.index import archiving, audit
+from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.levels import Level
+from thinfilm_gateway.index.locate import InstanceLocation, locate
+from thinfilm_gateway.index.states import InstanceState
+
+log = structlog.get_logger()
+
+_AHEAD_OBJECTS = 16
+_AHEAD_BYTES = 128 * 1024**2
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An object as it can be sent: its data set, encoded in the transfer syntax of an accepted context."""
+
+    instance: InstanceLocation
+    context_id: int
+    dataset: memoryview
+
+    def close(self) -> None:
+        """Let the bytes go."""
+        self.dataset.release()
+
+
+@dataclass(frozen=True)
+class Unsendable:
+    """An object that cannot be sent; reason is one sentence."""
+
+    instance: InstanceLocation
+    reason: str
+
+    def close(self) -> None:
+        """Have nothing to let go."""
+
+
+Prepared = Ready | Unsendable
+
+
+class Preparer:
+    """Turns locations into objects ready to be sent; many threads use one."""
+
+    def __init__(self, database: Database, objects: ObjectReader, large_object_bytes: int) -> None:
+        self._database = database
+        self._objects = objects
+        self._large = large_object_bytes
+
+    def prepare(self, instance: InstanceLocation, contexts: Iterable[StoreContext]) -> Prepared:
+        """Return the object in the best of the contexts, or why it cannot be sent; never raises."""
+        if instance.state is InstanceState.QUARANTINED:
+            return Unsendable(instance, "The object is in quarantine: its bytes are no longer those received.")
+        try:
+            context = choose_context(instance.sop_class_uid, instance.transfer_syntax_uid, contexts)
+            fetched = self._fetch(instance)
+            if context.transfer_syntax_uid == instance.transfer_syntax_uid:
+                return Ready(instance, context.context_id, fetched.dataset)
+            with fetched:
+                native = self._transcode(fetched.dataset, instance.transfer_syntax_uid, context.transfer_syntax_uid)
+            return Ready(instance, context.context_id, native)
+        except (NoContext, CannotTranscode, IntegrityError, OSError) as error:
+            return Unsendable(instance, str(error))
+        except Exception:  # of one object: the others still go
+            log.exception("object_not_prepared", sop_instance_uid=instance.sop_instance_uid)
+            return Unsendable(instance, "The object could not be prepared.")
+
+    def _fetch(self, instance: InstanceLocation) -> Fetched:
+        """Fetch an object. Raises IntegrityError, with the instance quarantined, if no good copy is left; OSError."""
+        try:
+            fetched = self._objects.fetch(_location(instance))
+        except IntegrityError as error:
+            # It may have moved since it was located: from the spool to a container, or to a healed copy.
+            moved = self._locate_again(instance)
+            if moved == instance:
+                self._quarantine(instance, str(error))
+                raise
+            fetched = self._objects.fetch(_location(moved))
+        for damage in fetched.damages:
+            log.warning("copy_damaged", sop_instance_uid=instance.sop_instance_uid, damage=damage)
+        if fetched.damages:
+            with self._database.session() as session:
+                audit.record(session, "copy_damaged", instance.sop_instance_uid, detail=" ".join(fetched.damages))
+        return fetched
+
+    def _locate_again(self, instance: InstanceLocation) -> InstanceLocation:
+        with self._database.reading() as session:
+            found = locate(session, Level.IMAGE, {"SOPInstanceUID": instance.sop_instance_uid})
+        return next((other for other in found if other.instance_pk == instance.instance_pk), instance)
+
+    def _quarantine(self, instance: InstanceLocation, reason: str) -> None:
+        log.error("object_quarantined", sop_instance_uid=instance.sop_instance_uid, reason=reason)
+        with self._database.session() as session:
+            archiving.quarantine(session, instance.instance_pk, reason)
+
+    def _transcode(self, dataset: memoryview, transfer_syntax_uid: str, target_uid: str) -> memoryview:
+        """Transcode an object; above the limit into a file, so that memory stays small."""
+        if len(dataset) <= self._large:
+            return memoryview(to_native(dataset, transfer_syntax_uid, target_uid))
+        with tempfile.TemporaryFile() as file:
+            write_native(dataset, transfer_syntax_uid, target_uid, file)
+            file.flush()
+            return map_file(file.fileno())
+
+
+class ReadAhead:
+    """Prepares objects in a pool, a bounded number ahead of those who take them, and hands them out in order.
+
+    Several threads may take. At most _AHEAD_OBJECTS objects, of _AHEAD_BYTES together, are ahead, but always one.
+    """
+
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        instances: Sequence[InstanceLocation],
+        prepare: Callable[[InstanceLocation], Prepared],
+    ) -> None:
+        self._pool = pool
+        self._prepare = prepare
+        self._waiting = deque(instances)
+        self._ahead: deque[tuple[int, Future[Prepared]]] = deque()
+        self._ahead_bytes = 0
+        self._lock = threading.Lock()
+
+    def take(self) -> Prepared | None:
+        """Return the next object, or None behind the last."""
+        with self._lock:
+            self._fill()
+            if not self._ahead:
+                return None
+            nbytes, future = self._ahead.popleft()
+            self._ahead_bytes -= nbytes
+            self._fill()
+        return future.result()
+
+    def left(self) -> list[InstanceLocation]:
+        """Stop, and return the objects that nobody took."""
+        with self._lock:
+            waiting = list(self._waiting)
+            self._waiting.clear()
+            futures = [future for _, future in self._ahead]
+            self._ahead.clear()
+        taken = [future.result() for future in futures]
+        for prepared in taken:
+            prepared.close()
+        return [prepared.instance for prepared in taken] + waiting
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.left()
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._ahead) < _AHEAD_OBJECTS:
+            nbytes = self._waiting[0].dataset_bytes
+            if self._ahead and self._ahead_bytes + nbytes > _AHEAD_BYTES:
+                return
+            self._ahead.append((nbytes, self._pool.submit(self._prepare, self._waiting.popleft())))
+            self._ahead_bytes += nbytes
+
+
+def _location(instance: InstanceLocation) -> ObjectLocation:
+    return ObjectLocation(
+        instance.spool_name,
+        instance.container_key,
+        instance.container_entry,
+        instance.dataset_offset,
+        instance.dataset_bytes,
+        instance.sha256,
+    )

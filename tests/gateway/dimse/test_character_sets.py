@@ -1,0 +1,103 @@
+"""Text in every character set that DICOM knows."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thinfilm_gateway.dimse.character_sets import UTF_8, CharacterSet
+
+# Specific Character Set, bytes, text: PS3.5 Annexes H (Japanese), I (Korean), J and K (Chinese), and single-byte sets.
+EXAMPLES = [
+    ("", b"CITIZEN^JOE", "CITIZEN^JOE"),
+    ("ISO_IR 100", b"Buc^J\xe9r\xf4me", "Buc^Jérôme"),
+    ("ISO_IR 101", b"W\xb3a\xb6ciwy", "Właściwy"),
+    ("ISO_IR 126", b"\xc4\xe9\xef\xed\xf5\xf3\xe9\xef\xf2", "Διονυσιος"),
+    ("ISO_IR 127", b"\xe2\xc8\xc7\xe6\xea^\xe4\xe6\xd2\xc7\xd1", "قباني^لنزار"),
+    ("ISO_IR 138", b"\xf9\xf8\xe5\xef^\xe3\xe1\xe5\xf8\xe4", "שרון^דבורה"),
+    ("ISO_IR 144", b"\xbb\xee\xda\xe1\xd5\xdc\xd1\xe3\xe0\xd3", "Люксембург"),
+    ("ISO_IR 166", b"\xca\xc1\xaa\xd2\xc2", "สมชาย"),
+    ("ISO_IR 13", b"\xd4\xcf\xc0\xde^\xc0\xdb\xb3", "ﾔﾏﾀﾞ^ﾀﾛｳ"),
+    (
+        "\\ISO 2022 IR 87",
+        b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B=\x1b$B$d$^$@\x1b(B^\x1b$B$?$m$&\x1b(B",
+        "Yamada^Tarou=山田^太郎=やまだ^たろう",
+    ),
+    (
+        "\\ISO 2022 IR 149",
+        b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7=\x1b$)C\xc8\xab^\x1b$)C\xb1\xe6\xb5\xbf",
+        "Hong^Gildong=洪^吉洞=홍^길동",
+    ),
+    ("\\ISO 2022 IR 58", b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab=", "Zhang^XiaoDong=张^小东="),
+    ("ISO_IR 192", "Wang^XiaoDong=王^小東=".encode(), "Wang^XiaoDong=王^小東="),
+    ("GB18030", b"Wang^XiaoDong=\xcd\xf5^\xd0\xa1\xb6\xab=", "Wang^XiaoDong=王^小东="),
+    ("GBK", b"Wang^XiaoDong=\xcd\xf5^\xd0\xa1\xb6\xab=", "Wang^XiaoDong=王^小东="),
+    ("ISO 2022 IR 100\\ISO 2022 IR 144", b"Dani\xe8le=\x1b-L\xbb\xee\xda", "Danièle=Люк"),
+]
+
+
+@pytest.mark.parametrize(("values", "raw", "text"), EXAMPLES, ids=[example[0] or "default" for example in EXAMPLES])
+def test_the_standards_examples_are_read_and_written_byte_for_byte(values, raw, text):
+    assert CharacterSet.of(values).decode(raw, person_name=True) == text
+    assert CharacterSet.of(values).encode(text, person_name=True) == raw
+
+
+def test_japanese_with_katakana_in_the_initial_set_is_read_with_its_roman_escape_sequences():
+    raw = b"\xd4\xcf\xc0\xde^\xc0\xdb\xb3=\x1b$B;3ED\x1b(J^\x1b$BB@O:\x1b(J=\x1b$B$d$^$@\x1b(J^\x1b$B$?$m$&\x1b(J"
+    character_set = CharacterSet.of("ISO 2022 IR 13\\ISO 2022 IR 87")
+    text = "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう"
+    assert character_set.decode(raw, person_name=True) == text
+    assert character_set.decode(character_set.encode(text, person_name=True), person_name=True) == text
+
+
+def test_a_second_byte_that_looks_like_a_backslash_does_not_cut_a_chinese_name():
+    text = "王\\誠"
+    raw = CharacterSet.of("GB18030").encode("誠")
+    assert b"\\" in raw
+    assert CharacterSet.of("GB18030").decode(b"\xcd\xf5\\" + raw) == text
+
+
+@pytest.mark.parametrize(
+    "values", ["ISO_IR 100", "iso_ir 100", "ISO IR 100", "ISO-IR 100", "ISO_IR_100", "ISO_IR 100 ", "ISO 2022 IR 100"]
+)
+def test_misspelt_values_are_understood(values):
+    assert CharacterSet.of(values).decode(b"J\xe9r\xf4me") == "Jérôme"
+
+
+@pytest.mark.parametrize("values", ["", "ISO_IR 6", "ISO_IR 4711", "nonsense", "ISO_IR 192"])
+def test_bytes_outside_the_set_are_tried_as_utf_8_and_then_as_latin_1(values):
+    assert CharacterSet.of(values).decode("Ĵérôme".encode()) == "Ĵérôme"
+    assert CharacterSet.of(values).decode(b"J\xe9r\xf4me") == "Jérôme"
+
+
+def test_a_text_that_the_set_lacks_is_not_covered_and_cannot_be_written():
+    assert not CharacterSet.of("ISO_IR 100").covers(["Jérôme", "山田"])
+    assert not CharacterSet.of("").covers(["Jérôme"])
+    assert not CharacterSet.of("ISO_IR 13").covers(["山田"])
+    assert not CharacterSet.of("\\ISO 2022 IR 87").covers(["홍"])
+    with pytest.raises(UnicodeEncodeError):
+        CharacterSet.of("ISO_IR 144").encode("Jérôme")
+
+
+def test_the_value_of_the_attribute_is_kept_as_it_came():
+    assert str(CharacterSet.of("\\ISO 2022 IR 87")) == "\\ISO 2022 IR 87"
+    assert str(CharacterSet.of("")) == ""
+    assert CharacterSet.of("ISO_IR 192") == UTF_8
+
+
+@given(st.binary(max_size=40), st.sampled_from([example[0] for example in EXAMPLES]), st.booleans())
+def test_no_bytes_make_decoding_fail(raw, values, person_name):
+    assert isinstance(CharacterSet.of(values).decode(raw, person_name=person_name), str)
+
+
+@given(
+    st.text("abcé^=\\ 山田홍길Люкｶﾅ\t", max_size=24),
+    st.sampled_from([*(example[0] for example in EXAMPLES), "ISO_IR 100\\ISO 2022 IR 87\\ISO 2022 IR 149"]),
+    st.booleans(),
+)
+def test_what_can_be_written_is_read_back(text, values, person_name):
+    character_set = CharacterSet.of(values)
+    try:
+        raw = character_set.encode(text, person_name=person_name)
+    except UnicodeEncodeError:
+        return
+    assert character_set.decode(raw, person_name=person_name) == text
