@@ -19,8 +19,8 @@ class Expanded:
     """What came of it; `to_json` is what `--json` prints.
 
     instances: files in the container. verified: those written, with their SHA-256. pixels: samples among these.
-    damages: a sentence for each file that could not be written, or damage that was got round; if there is any, the
-    command has failed.
+    damages: a sentence for each file that is lost, and for damage to the container that loses none; if there is any,
+    the command has failed.
     """
 
     instances: int
@@ -55,15 +55,16 @@ def expand(archive: Path, directory: Path, progress: Callable[[int], None] | Non
             raise CommandError(f"{archive}: {error}") from None
         targets = [_target(directory, entry.name) for entry in container.entries]
         directory.mkdir(parents=True, exist_ok=True)
-        damages = []
-        pixels = 0
+        damages = [f"{archive}: {damage}" for damage in container.structural_damages()]
+        verified = pixels = 0
         for number in container.reading_order():
             try:
                 _write(container, number, targets[number], progress or (lambda count: None))
-                pixels += container.samples(number)
             except DamagedContainer as error:
                 damages.append(f"{archive}: {error}")
-        verified = len(container.entries) - len(damages)
+            else:
+                verified += 1
+                pixels += container.samples(number)
     return Expanded(len(targets), verified, pixels, time.perf_counter() - begin, tuple(damages))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_codecs.codec import Codec
+from thinfilm_codecs.errors import UnsupportedPixels
 from thinfilm_codecs.lossless import search
 from thinfilm_gateway.archive.container.format import FRAMES, PARAMETERS, FrameGroup, Stack, StackCodec
 from thinfilm_gateway.archive.container.writer import ContainerWriter
@@ -33,20 +34,22 @@ class StackWriter:
         self._failures: dict[str, None] = {}  # as an ordered set
 
     def write(self, progress: Callable[[int], None]) -> WrittenStack:
-        """Code and write all groups. `progress` is told the raw bytes of each."""
+        """Code and write all groups. `progress` is told how many frames are done."""
         layout = self._block.layout
         step = self._ladder[0].frames_per_group(layout)
         groups = []
         for first in range(0, layout.frames, step):
             group = self._block.frames(first, step)
             groups.append(self._write_group(group))
-            progress(group.layout.nbytes)
+            progress(first + group.layout.frames)
         return WrittenStack(Stack(layout, tuple(self._codecs.values()), tuple(groups)), tuple(self._failures))
 
     def _write_group(self, group: PixelBlock) -> FrameGroup:
         for codec in list(self._ladder):
             try:
                 stream = self._code(group, codec)
+            except UnsupportedPixels:  # a refusal, no fault
+                continue
             except Exception as error:  # P9: whatever goes wrong in a codec, the next one takes over
                 self._failures[f"{codec.codec_id}: {error}"] = None
                 if codec.codec_id not in self._parameters:  # it will not do better with the next group

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
-from thinfilm_codecs.blocks import PixelBlock, SampleArray
+from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_gateway.archive import values
 from thinfilm_gateway.archive.container.format import (
     DicomHeader,
@@ -29,7 +29,7 @@ from thinfilm_gateway.archive.container.report import PackedEntry, PackReport, s
 from thinfilm_gateway.archive.container.survey import Survey, reopen_pixels, survey
 from thinfilm_gateway.archive.container.writer import ContainerWriter
 from thinfilm_gateway.archive.dataset import UnreadableDataSet
-from thinfilm_gateway.archive.pixels import Packing
+from thinfilm_gateway.archive.pixels import NativePixels, Packing
 from thinfilm_gateway.archive.store import sync
 
 _FARTHEST_MM = 1e6  # a place farther away is no place in a patient
@@ -89,7 +89,7 @@ class _Draft:
     dicom: DicomHeader | None
     before: list[LiteralRun]
     after: list[LiteralRun]
-    packing: Packing | None
+    pixels: tuple[BlockLayout, Packing] | None
     frames: list[FrameRun]
 
     def entry(self) -> Entry:
@@ -111,6 +111,7 @@ class _Packer:
         self._stacks: list[Stack] = []
         self._stack_seconds: list[float] = []
         self._failures: list[str] = []
+        self._reopened: tuple[int, NativePixels] | None = None
 
     def pack(self, sources: Sequence[Source]) -> PackReport:
         for source in sources:
@@ -146,12 +147,13 @@ class _Packer:
             before, after = self._literals.add(data[: found.pixel_offset]), self._literals.add(data[end:])
             self._frames.append(_source_frames(len(self._drafts), found))
             self._progress(len(data) - pixels.span.length)
-        packing = pixels.packing if pixels else None
-        self._drafts.append(_Draft(source, len(data), found.sha256, found.dicom, before, after, packing, []))
+        kept = (pixels.block.layout, pixels.packing) if pixels else None
+        self._drafts.append(_Draft(source, len(data), found.sha256, found.dicom, before, after, kept, []))
 
     def _keep_frames(self, stack_plan: StackPlan) -> None:
         """Code a stack and tell its sources where their frames lie."""
         begin = time.perf_counter()
+        runs = self._runs(stack_plan)
         samples = [self._samples(piece) for piece in stack_plan.slices]
         block = PixelBlock(
             samples[0] if len(samples) == 1 else np.concatenate(samples),
@@ -160,30 +162,52 @@ class _Packer:
             stack_plan.spacing,
         )
         del samples
-        written = StackWriter(self._writer, block, self._candidates).write(self._progress)
-        position = 0
-        for piece in stack_plan.slices:
-            draft = self._drafts[piece.source]
-            assert draft.packing is not None
-            run = frame_run(len(self._stacks), stack_plan.layout, position, piece.count, draft.packing)
-            draft.frames.append(run)
-            position += piece.count
+        progress = self._frame_progress(sum(run.length for run in runs), stack_plan.layout.frames)
+        written = StackWriter(self._writer, block, self._candidates).write(progress)
+        for piece, run in zip(stack_plan.slices, runs, strict=True):
+            self._drafts[piece.source].frames.append(run)
         first = self._drafts[stack_plan.slices[0].source].source.name
         self._failures.extend(f"The frames of {first} and its like: {failure}" for failure in written.failures)
         self._stacks.append(written.stack)
         self._stack_seconds.append(time.perf_counter() - begin)
 
+    def _runs(self, stack_plan: StackPlan) -> list[FrameRun]:
+        """Return where the slices lie in the stack that is about to be written."""
+        runs = []
+        first = 0
+        for piece in stack_plan.slices:
+            pixels = self._drafts[piece.source].pixels
+            assert pixels is not None
+            runs.append(frame_run(len(self._stacks), stack_plan.layout, first, piece.count, pixels[1]))
+            first += piece.count
+        return runs
+
+    def _frame_progress(self, file_bytes: int, frames: int) -> Callable[[int], None]:
+        """Return what turns frames done, of a stack that stands for so many bytes of the files, into progress."""
+        told = 0
+
+        def frames_done(done: int) -> None:
+            nonlocal told
+            self._progress(file_bytes * done // frames - told)
+            told = file_bytes * done // frames
+
+        return frames_done
+
     def _samples(self, piece: FrameSlice) -> SampleArray:
         """Open the frames of a source again: not all sources could stay open at a time."""
-        draft = self._drafts[piece.source]
+        if self._reopened is None or self._reopened[0] != piece.source:
+            self._reopened = piece.source, self._reopen(self._drafts[piece.source])
+        return self._reopened[1].block.frames(piece.first, piece.count).samples
+
+    def _reopen(self, draft: _Draft) -> NativePixels:
         assert draft.dicom is not None
         try:
             pixels = reopen_pixels(draft.source.path, draft.dicom)
         except UnreadableDataSet:
             pixels = None
-        if pixels is None or pixels.packing != draft.packing:
+        if pixels is None or (pixels.block.layout, pixels.packing) != draft.pixels:
             raise CannotPack(f"{draft.source.path} was changed while it was packed.")
-        return pixels.block.frames(piece.first, piece.count).samples
+        return pixels
 
 
 def _source_frames(number: int, found: Survey) -> SourceFrames:

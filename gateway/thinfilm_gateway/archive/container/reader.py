@@ -147,7 +147,7 @@ class Container:
 
     def verify(self) -> list[str]:
         """Read all that is stored and return one sentence a damage; an empty list proves every SHA-256."""
-        damages = list(self._structural_damages())
+        damages = list(self.structural_damages())
         for number in self.reading_order():
             try:
                 self._prove(number)
@@ -155,7 +155,8 @@ class Container:
                 damages.append(str(error))
         return damages
 
-    def _structural_damages(self) -> Iterator[str]:
+    def structural_damages(self) -> Iterator[str]:
+        """Give a sentence for damage to magic, footer, manifest or its copy, none of which loses an entry by itself."""
         if self._reader.read(0, len(MAGIC)) != MAGIC:
             yield "The first bytes of the container are damaged."
         try:
