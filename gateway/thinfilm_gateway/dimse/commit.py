@@ -64,9 +64,13 @@ class Committer:
 
         Raises CannotCommit, or what the index raised over this very object. The writer is used up in any case.
         """
+        return self.hand_in(writer, received).result()
+
+    def hand_in(self, writer: SpoolWriter, received: Received) -> "Future[Outcome]":
+        """Commit one object without waiting; the result is as `commit` returns or raises it."""
         outcome: Future[Outcome] = Future()
         self._queue.put(_Waiting(writer, received, outcome))
-        return outcome.result()
+        return outcome
 
     def _run(self) -> None:
         group: list[_Waiting] | None = []

@@ -146,6 +146,12 @@ class AssociationSocket(transport.AssociationSocket):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
+    def _shutdown_socket(self) -> None:
+        """End and close the connection; pynetdicom leaves it open when the peer was faster."""
+        self.break_off()
+        if self.socket is not None:
+            self.socket.close()
+
     def _configure(self, connection: socket.socket) -> None:
         # The time limits are the kernel's, not Python's: a Python timeout costs a poll with every read, and makes
         # MSG_WAITALL useless. The receive buffer is left to the kernel too, which grows it further than we may.
@@ -244,7 +250,8 @@ class DULServiceProvider(dul.DULServiceProvider):
         connection = self.socket.socket
         poll = select.poll()
         poll.register(self._wake_receiver, select.POLLIN)
-        if connection is not None and self.assoc.dimse.msg_queue.qsize() < WAITING_MESSAGES:
+        connected = connection is not None and self.socket._is_connected  # a requestor's is not, at first
+        if connected and self.assoc.dimse.msg_queue.qsize() < WAITING_MESSAGES:
             poll.register(connection, select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(self._milliseconds_to_artim())}
         if self._wake_receiver.fileno() in ready:
