@@ -19,6 +19,7 @@ from thinfilm_codecs.errors import UnsupportedPixels
 from thinfilm_gateway.archive.container.format import STACK_LIMIT, FrameRun
 from thinfilm_gateway.archive.container.pack import CannotPack, Source, pack
 from thinfilm_gateway.archive.container.reader import open_container
+from thinfilm_gateway.archive.part10 import locate
 from thinfilm_gateway.archive.store import FileReader
 
 MIB = 1024 * 1024
@@ -329,3 +330,50 @@ def test_a_long_file_that_is_no_image_is_kept_in_pieces(tmp_path: Path) -> None:
     assert [group.raw_bytes for group in container.manifest.literals] == [16 * MIB, 16 * MIB, 8 * MIB]
     assert b"".join(container.stream(0)) == path.read_bytes()
     assert (tmp_path / "x.tfa").stat().st_size < 4 * MIB  # the window reaches back over a whole group
+
+
+def test_a_data_set_without_a_part_10_header_is_an_image_all_the_same(tmp_path: Path) -> None:
+    whole = Path(str(get_testdata_file("MR_small_implicit.dcm", download=False))).read_bytes()
+    header = locate(whole)
+    assert header is not None
+    path = tmp_path / "bare"
+    path.write_bytes(whole[header.dataset_offset :])
+    report = pack_files([path], tmp_path / "x.tfa")
+    container = open_bytes((tmp_path / "x.tfa").read_bytes())
+    (dicom,) = (entry.dicom for entry in container.entries)
+    assert dicom is not None
+    assert (dicom.dataset_offset, dicom.transfer_syntax_uid, dicom.modality) == (0, "", "MR")
+    assert report.series[0].codec == "jpegls"
+    assert container.read_dataset(0) == path.read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", bytes(8), b"a short text", b"\x08\x00\x05\x00\x00\x00\x00\x00", bytes(1000)])
+def test_bytes_that_look_like_elements_are_no_dicom_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    pack_files([tmp_path / "x"], tmp_path / "x.tfa")
+    container = open_bytes((tmp_path / "x.tfa").read_bytes())
+    assert container.entries[0].dicom is None
+    assert b"".join(container.stream(0)) == content
+
+
+def test_a_file_that_is_changed_meanwhile_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "x.dcm", slice_samples(1))
+
+    def change(count: int) -> None:
+        path.unlink()
+        write_image(path, slice_samples(1, rows=9))
+
+    with pytest.raises(CannotPack, match=r"x\.dcm was changed"):
+        pack([Source(path, "x.dcm")], tmp_path / "x.tfa", CODECS, change)
+    assert [child.name for child in tmp_path.iterdir()] == ["x.dcm"]
+
+
+def test_single_frames_at_one_place_are_coded_as_a_course_of_time(tmp_path: Path) -> None:
+    place = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 5]}
+    paths = [
+        write_image(tmp_path / f"{number}.dcm", slice_samples(number), InstanceNumber=9 - number, **place)
+        for number in range(4)
+    ]
+    pack_files(paths, tmp_path / "x.tfa")
+    container = open_bytes((tmp_path / "x.tfa").read_bytes())
+    assert [entry.frame_runs[0].first for entry in container.entries] == [3, 2, 1, 0]

@@ -136,7 +136,11 @@ def frame_run(stack: int, layout: BlockLayout, first: int, count: int, packing: 
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """What the container says of an entry that is a DICOM Part 10 file; values as in the file, empty where absent."""
+    """What the container says of an entry that is a DICOM file; values as in the data set, empty where absent.
+
+    dataset_offset: where the data set begins in the file, behind preamble and file meta information; 0 where the file
+    has neither, and then transfer_syntax_uid is empty.
+    """
 
     dataset_offset: int
     dataset_sha256: str

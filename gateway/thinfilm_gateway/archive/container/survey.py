@@ -10,10 +10,11 @@ from pydicom import Dataset
 
 from thinfilm_gateway.archive import part10, values
 from thinfilm_gateway.archive.container.format import STACK_LIMIT, DicomHeader
-from thinfilm_gateway.archive.dataset import UnreadableDataSet, outline
+from thinfilm_gateway.archive.dataset import DataSetOutline, UnreadableDataSet, outline
 from thinfilm_gateway.archive.pixels import NativePixels, native_pixels
 
 _MOST_CHARACTERS = 1024
+_BARE = part10.Part10(0, "", "", "", "")  # a data set without preamble and file meta information
 
 
 @dataclass(frozen=True)
@@ -37,36 +38,49 @@ class Survey:
 
 
 def survey(path: Path) -> Survey:
-    """Look at a file. One that is not DICOM, or cannot be parsed, is literal bytes. Raises OSError."""
+    """Look at a file. One that is no DICOM file, or cannot be parsed, is literal bytes. Raises OSError."""
     data = map_file(path)
     sha256 = hashlib.sha256(data).hexdigest()
-    header = part10.locate(data)
-    if header is None:
-        return Survey(data, sha256)
-    offset = header.dataset_offset
-    dataset = data[offset:]
-    dataset_sha256 = hashlib.sha256(dataset).hexdigest()
+    header = part10.locate(data) or _BARE
+    dataset = data[header.dataset_offset :]
     try:
         found = outline(dataset, header.transfer_syntax_uid)
     except UnreadableDataSet:
-        return Survey(data, sha256, DicomHeader(offset, dataset_sha256, header.transfer_syntax_uid))
-    dicom = DicomHeader(
-        dataset_offset=offset,
-        dataset_sha256=dataset_sha256,
-        transfer_syntax_uid=header.transfer_syntax_uid,
-        sop_instance_uid=_short(values.text(found.attributes, "SOPInstanceUID")),
-        sop_class_uid=_short(values.text(found.attributes, "SOPClassUID")),
-        series_instance_uid=_short(values.text(found.attributes, "SeriesInstanceUID")),
-        study_instance_uid=_short(values.text(found.attributes, "StudyInstanceUID")),
-        modality=_short(values.text(found.attributes, "Modality")),
-    )
+        found = None
+    if header is _BARE and (found is None or not _is_object(found)):
+        return Survey(data, sha256)
+    dicom = _dicom_header(header, hashlib.sha256(dataset).hexdigest(), found)
+    if found is None:
+        return Survey(data, sha256, dicom)
     try:
         pixels = native_pixels(found, dataset)
     except Exception as error:  # whatever is odd about the pixels, the bytes are kept
         return Survey(data, sha256, dicom, found.attributes, failure=f"Its pixels cannot be read: {error}")
     if pixels is None or pixels.block.layout.with_frames(1).nbytes > STACK_LIMIT:
         return Survey(data, sha256, dicom, found.attributes)
-    return Survey(data, sha256, dicom, found.attributes, pixels, offset + pixels.span.offset)
+    return Survey(data, sha256, dicom, found.attributes, pixels, header.dataset_offset + pixels.span.offset)
+
+
+def _is_object(found: DataSetOutline) -> bool:
+    """Tell a data set without a Part 10 header from bytes that only happen to look like elements."""
+    return found.pixel_data is not None or values.text(found.attributes, "SOPClassUID") != ""
+
+
+def _dicom_header(header: part10.Part10, dataset_sha256: str, found: DataSetOutline | None) -> DicomHeader:
+    def text(keyword: str) -> str:
+        value = values.text(found.attributes, keyword) if found else ""
+        return value if len(value) <= _MOST_CHARACTERS else ""  # longer than any legal value: no information
+
+    return DicomHeader(
+        dataset_offset=header.dataset_offset,
+        dataset_sha256=dataset_sha256,
+        transfer_syntax_uid=header.transfer_syntax_uid,
+        sop_instance_uid=text("SOPInstanceUID"),
+        sop_class_uid=text("SOPClassUID"),
+        series_instance_uid=text("SeriesInstanceUID"),
+        study_instance_uid=text("StudyInstanceUID"),
+        modality=text("Modality"),
+    )
 
 
 def reopen_pixels(path: Path, dicom: DicomHeader) -> NativePixels | None:
@@ -81,8 +95,3 @@ def map_file(path: Path) -> memoryview:
         if os.fstat(file.fileno()).st_size == 0:  # which cannot be mapped
             return memoryview(b"")
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-def _short(value: str) -> str:
-    """Return a value for the manifest; one that is longer than any legal one is no information."""
-    return value if len(value) <= _MOST_CHARACTERS else ""
