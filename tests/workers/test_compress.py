@@ -1,0 +1,197 @@
+import datetime as dt
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from support.datasets import ct_series, mr_series, one_of_each, patient, uid
+from support.house import House, flip_byte
+from thinfilm_codecs import registry
+from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
+from thinfilm_codecs.codec import Codec
+from thinfilm_workers.jobs import compress
+
+
+def test_a_quiet_series_becomes_one_proven_container_and_keeps_its_spool_copies(house: House) -> None:
+    series = ct_series(6)
+    house.receive(series)
+
+    assert house.work() == 1
+
+    house.assert_archived(series)
+    (container,) = house.containers()
+    assert container.codecs == "jpegls"
+    assert container.size_bytes == house.container_path(container.key).stat().st_size
+    assert [instance.container_entry for instance in house.instances()] == list(range(6))
+    assert all(house.spool_path(instance).exists() for instance in house.instances())
+    assert [job.state for job in house.jobs()] == ["done"]
+    assert house.stray_files() == []
+
+
+def test_every_kind_of_object_is_archived_byte_for_byte(house: House) -> None:
+    objects = list(one_of_each().values())
+    house.receive(objects)
+    house.work()
+    house.assert_archived(objects)
+
+
+def test_late_arrivals_make_a_further_container(house: House) -> None:
+    series = ct_series(5)
+    house.receive(series[:3])
+    house.work()
+    house.receive(series[3:])
+    house.work()
+    house.assert_archived(series)
+    assert [instance.container_pk for instance in house.instances()] == [1, 1, 1, 2, 2]
+
+
+def test_a_large_series_is_parted_into_several_containers(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    series = ct_series(5, size=64)
+    monkeypatch.setattr(compress, "PORTION_BYTES", 2 * len(series[0].dataset) + 100)
+    house.receive(series)
+    house.work()
+    house.assert_archived(series)
+    assert [instance.container_pk for instance in house.instances()] == [1, 1, 2, 2, 3]
+
+
+def test_two_revisions_of_one_object_are_both_archived(house: House) -> None:
+    first = ct_series(1)[0]
+    second = ct_series(1, first_seed=7)[0]
+    assert first.sop_instance_uid == second.sop_instance_uid
+    house.receive([first, second])
+    house.work()
+    house.assert_archived([first, second])
+    assert house.stray_files() == []
+
+
+def test_a_damaged_spool_file_is_quarantined_and_the_others_go_on(house: House) -> None:
+    series = ct_series(4)
+    house.receive(series)
+    flip_byte(house.spool_path(house.instances()[1]), -5)
+    house.work()
+    assert house.states() == ["archived", "quarantined", "archived", "archived"]
+    house.assert_archived([series[0], *series[2:]])
+    (event,) = house.audits("quarantined")
+    assert event.sop_instance_uid == series[1].sop_instance_uid
+    assert house.spool_path(house.instances()[1]).exists()
+
+
+def test_a_lost_spool_file_is_quarantined(house: House) -> None:
+    series = ct_series(2)
+    house.receive(series)
+    house.spool_path(house.instances()[0]).unlink()
+    house.work()
+    assert house.states() == ["quarantined", "archived"]
+
+
+def test_a_spool_that_is_away_condemns_nothing(build_house: Callable[..., House]) -> None:
+    house = build_house(max_attempts=1)
+    house.receive(ct_series(2))
+    spool = house.context.settings.spool_dir
+    aside = spool.rename(spool.with_name("aside"))
+    spool.mkdir()
+    house.work()
+    assert house.states() == ["as_received", "as_received"]
+    assert "mounted" in str(house.jobs()[0].error)
+    spool.rmdir()
+    aside.rename(spool)
+    house.assert_retrievable(ct_series(2))
+
+
+class Lying(Codec):
+    """Decodes to other samples than it was given."""
+
+    codec_id = "lying"
+
+    def supports(self, layout: BlockLayout) -> bool:
+        return True
+
+    def frames_per_group(self, layout: BlockLayout) -> int:
+        return 1
+
+    def encode(self, group: PixelBlock, parameters: bytes) -> bytes:
+        return group.samples.tobytes()[:1]
+
+    def decode(self, stream: bytes, layout: BlockLayout, parameters: bytes) -> SampleArray:
+        return np.zeros(layout.shape, layout.dtype)
+
+
+class Broken(Lying):
+    """Fails on every group."""
+
+    codec_id = "broken"
+
+    def encode(self, group: PixelBlock, parameters: bytes) -> bytes:
+        raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize(
+    ("codec", "candidates", "kept_by"),
+    [(Lying(), ("lying", "jpegls"), "jpegls"), (Broken(), ("broken",), "zstd")],
+    ids=["lying", "broken"],
+)
+def test_a_codec_that_fails_falls_down_the_ladder_and_is_recorded(
+    build_house: Callable[..., House],
+    monkeypatch: pytest.MonkeyPatch,
+    codec: Codec,
+    candidates: tuple[str, ...],
+    kept_by: str,
+) -> None:
+    monkeypatch.setitem(registry._CODECS, codec.codec_id, codec)
+    house = build_house(lossless_codecs=candidates)
+    series = mr_series(3)
+    house.receive(series)
+    house.work()
+    house.assert_archived(series)
+    assert house.containers()[0].codecs == kept_by
+    assert any(codec.codec_id in event.detail for event in house.audits("codec_fallback"))
+
+
+def test_a_container_that_does_not_read_back_is_deleted_and_after_the_last_attempt_all_stays_as_received(
+    build_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = build_house(max_attempts=1)
+    series = ct_series(3)
+    house.receive(series)
+    put = house.context.store.put
+
+    def put_on_a_bad_disk(key: str, source: object) -> None:
+        put(key, source)  # type: ignore[arg-type]
+        flip_byte(house.container_path(key), 200)
+
+    monkeypatch.setattr(house.context.store, "put", put_on_a_bad_disk)
+    house.work()
+
+    assert house.states() == ["as_received"] * 3
+    (job,) = house.jobs()
+    assert job.state == "failed"
+    assert job.error
+    assert house.containers() == []
+    assert house.stray_files() == []
+    house.assert_retrievable(series)
+    assert len(house.audits("not_proven")) == 1
+
+
+def test_a_failed_attempt_is_tried_again_after_a_pause(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.receive(ct_series(2))
+
+    def full(key: str, source: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(house.context.store, "put", full)
+        assert house.work() == 1
+    (job,) = house.jobs()
+    assert job.state == "waiting"
+    assert job.attempts == 1
+    assert "No space left" in str(job.error)
+    assert house.states() == ["received", "received"]
+    assert house.stray_files() == []
+
+
+def test_series_of_other_patients_are_not_touched(house: House) -> None:
+    mine, other = ct_series(2), ct_series(2, who=patient("Roe^Rick", "T-002"), series=uid("other"))
+    house.receive(mine)
+    house.receive(other, quiet=dt.timedelta(hours=1))
+    house.work()
+    assert house.states() == ["archived", "archived", "received", "received"]

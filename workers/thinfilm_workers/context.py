@@ -1,0 +1,32 @@
+"""What every job works with: the settings, the index, the spool and the archive."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from thinfilm_gateway.archive.spool import Spool
+from thinfilm_gateway.archive.store import FolderStore, ObjectStore
+from thinfilm_gateway.config import Settings
+from thinfilm_gateway.index.database import Database
+
+
+@dataclass(frozen=True)
+class Context:
+    """The rooms a job function may touch. One a process: the database's connections do not survive a fork."""
+
+    settings: Settings
+    database: Database
+    spool: Spool
+    store: ObjectStore
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Open the rooms that the settings name; connects to nothing yet."""
+        return cls(settings, Database(settings.index_url), Spool(settings.spool_dir), FolderStore(settings.archive_dir))
+
+    @property
+    def work_dir(self) -> Path:
+        """Folder of containers in the making, on the archive's volume so that they can be renamed into it."""
+        folder = self.settings.archive_dir / "work"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder

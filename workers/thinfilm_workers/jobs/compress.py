@@ -1,0 +1,149 @@
+"""Compress a series: pack, store, read back, prove, and only then let the index point at the container."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import structlog
+from sqlalchemy.orm import Session
+
+from thinfilm_gateway.archive.container.format import DamagedContainer
+from thinfilm_gateway.archive.container.pack import PackReport, Source, pack
+from thinfilm_gateway.archive.container.reader import open_container
+from thinfilm_gateway.archive.store import new_key
+from thinfilm_gateway.config import GIB
+from thinfilm_gateway.index import archiving, audit
+from thinfilm_gateway.index.archiving import PendingInstance, Placement
+from thinfilm_gateway.index.jobs import ClaimedJob
+from thinfilm_gateway.policy import lossless
+from thinfilm_workers.context import Context
+from thinfilm_workers.lease import Lease, LeaseLost
+from thinfilm_workers.proof import container_damage, spool_damage
+
+log = structlog.get_logger()
+
+PORTION_BYTES = 2 * GIB  # raw bytes of one container, unless a single object has more
+PORTION_INSTANCES = 4096
+
+
+class NotProven(Exception):
+    """What was read back from storage is not what was received."""
+
+
+def compress_series(context: Context, job: ClaimedJob, lease: Lease) -> None:
+    """Bring all instances of the job's series that wait for it into containers.
+
+    Damaged spool files are quarantined and left out. Instances that arrive meanwhile are left to the series' next job.
+    Raises NotProven if a container did not read back, LeaseLost if another worker has the job by now, and whatever
+    files and database raise. What was committed before stays; a further run does what is left.
+    """
+    for portion in portions(_pending(context, job)):
+        if sound := _without_damaged(context, portion, lease):
+            _archive(context, sound, lease)
+
+
+def portions(instances: Iterable[PendingInstance]) -> Iterator[list[PendingInstance]]:
+    """Part instances, in their order, into those that share one container."""
+    portion: list[PendingInstance] = []
+    raw_bytes = 0
+    for instance in instances:
+        if portion and (raw_bytes + instance.dataset_bytes > PORTION_BYTES or len(portion) == PORTION_INSTANCES):
+            yield portion
+            portion, raw_bytes = [], 0
+        portion.append(instance)
+        raw_bytes += instance.dataset_bytes
+    if portion:
+        yield portion
+
+
+def _pending(context: Context, job: ClaimedJob) -> list[PendingInstance]:
+    assert job.series_pk is not None
+    with context.database.reading() as session:
+        return archiving.pending(session, job.series_pk)
+
+
+def _without_damaged(context: Context, portion: Sequence[PendingInstance], lease: Lease) -> list[PendingInstance]:
+    """Quarantine the instances whose spool file is damaged; return the others."""
+    sound = []
+    for instance in portion:
+        lease.check()
+        damage = spool_damage(context.spool, instance.spool_name, instance.dataset_offset, instance.sha256)
+        if damage is None:
+            sound.append(instance)
+            continue
+        log.error("spool_file_damaged", sop_instance_uid=instance.sop_instance_uid, reason=damage)
+        with context.database.session() as session:
+            archiving.quarantine(session, instance.instance_pk, damage)
+    return sound
+
+
+def _archive(context: Context, instances: Sequence[PendingInstance], lease: Lease) -> None:
+    """Bring instances into one new container, unless another run was faster with all of them."""
+    key = new_key()
+    packed = context.work_dir / key.rpartition("/")[2]
+    sources = [
+        Source(context.spool.path(instance.spool_name), name)
+        for instance, name in zip(instances, _names(instances), strict=True)
+    ]
+    try:
+        report = pack(
+            sources, packed, lossless.candidates(context.settings.lossless_codecs), lambda count: lease.check()
+        )
+        lease.check()
+        context.store.put(key, packed)
+    finally:
+        packed.unlink(missing_ok=True)
+    try:
+        _prove(context, key, instances, lease)
+        with context.database.session() as session:
+            lease.confirm(session)
+            taken = _record(session, key, instances, report)
+    except (NotProven, LeaseLost) as error:
+        # Nothing refers to it. After any other error the commit may have gone through unseen: the sweep finds out.
+        context.store.delete(key)
+        if isinstance(error, NotProven):
+            _note(context, "not_proven", str(error))
+        raise
+    if not taken:
+        context.store.delete(key)
+    log.info("container_archived", key=key, instances=len(taken), bytes=report.archive_bytes)
+
+
+def _names(instances: Sequence[PendingInstance]) -> Iterator[str]:
+    """Name the entries: the SOP Instance UID, with a number where another revision has it already."""
+    seen: Counter[str] = Counter()
+    for instance in instances:
+        uid = instance.sop_instance_uid
+        seen[uid] += 1
+        yield uid if seen[uid] == 1 else f"{uid}-{seen[uid]}"
+
+
+def _note(context: Context, kind: str, sentence: str) -> None:
+    with context.database.session() as session:
+        audit.record(session, kind, detail=sentence)
+
+
+def _prove(context: Context, key: str, instances: Sequence[PendingInstance], lease: Lease) -> None:
+    """Decode every entry from what the store gives back and compare it with what was received. Raises NotProven."""
+    try:
+        with context.store.open(key) as reader:
+            container = open_container(reader, key)
+            if len(container.entries) != len(instances):
+                raise NotProven("The container does not have an entry for each instance.")
+            for entry in container.reading_order():
+                lease.check()
+                damage = container_damage(container, entry, instances[entry].sha256)
+                if damage:
+                    raise NotProven(f"{instances[entry].sop_instance_uid} did not read back: {damage}")
+    except (DamagedContainer, OSError) as error:
+        raise NotProven(f"The container cannot be read back: {error}") from error
+
+
+def _record(session: Session, key: str, instances: Sequence[PendingInstance], report: PackReport) -> list[int]:
+    """Let the index point at the proven container and note which codecs failed; return the instances that it took."""
+    placements = [
+        Placement(instance.instance_pk, entry, report.entries[entry].stored_bytes)
+        for entry, instance in enumerate(instances)
+    ]
+    for sentence in report.codec_failures:
+        audit.record(session, "codec_fallback", detail=sentence)
+    return archiving.record_container(session, key, report.archive_bytes, report.codecs, placements)

@@ -1,0 +1,54 @@
+"""Proof that stored bytes are those that were received: their SHA-256 against the one noted at receipt."""
+
+import hashlib
+from collections.abc import Iterable
+
+from thinfilm_gateway.archive.container.format import DamagedContainer
+from thinfilm_gateway.archive.container.reader import Container
+from thinfilm_gateway.archive.spool import Spool
+
+
+class StorageAway(Exception):
+    """All objects of a store are gone at once: nothing that is missing there may be called lost."""
+
+
+def entry_sha256(container: Container, entry: int | None) -> str | None:
+    """Return the SHA-256 of a data set by the container's own manifest; None if there is no such entry."""
+    if entry is None or not 0 <= entry < len(container.entries):
+        return None
+    dicom = container.entries[entry].dicom
+    return dicom.dataset_sha256 if dicom else None
+
+
+def container_damage(container: Container, entry: int | None, sha256: str) -> str | None:
+    """Decode an entry's data set from the container alone; return a sentence if it is not the one with this SHA-256."""
+    if entry is None or entry_sha256(container, entry) != sha256:
+        return "The container's entry is another object than the one that was received."
+    try:
+        found = _sha256(container.stream_dataset(entry))
+    except DamagedContainer as error:
+        return str(error)
+    return None if found == sha256 else "The data set in the container is not the one that was received."
+
+
+def spool_damage(spool: Spool, name: str, dataset_offset: int, sha256: str) -> str | None:
+    """Read a spool file; return a sentence if it is missing or its data set is not the one with this SHA-256.
+
+    Raises StorageAway, or OSError, where the disk, not the file, is at fault.
+    """
+    try:
+        with spool.path(name).open("rb", buffering=0) as file:
+            file.seek(dataset_offset)
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        if next(spool.names(), None) is None:
+            raise StorageAway("The spool is empty although objects should lie in it; is its volume mounted?") from None
+        return "The spool file is missing."
+    return None if found == sha256 else "The spool file no longer has the bytes that were received."
+
+
+def _sha256(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
