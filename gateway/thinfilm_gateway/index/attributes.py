@@ -37,7 +37,12 @@ def text(attributes: Dataset, keyword: str) -> str:
 
 def integer_string(attributes: Dataset, keyword: str) -> int | None:
     """Return the value of an integer attribute that is written in digits (IS); None if there is none."""
-    found = _INTEGER_STRING.fullmatch(text(attributes, keyword))
+    return whole_number(text(attributes, keyword))
+
+
+def whole_number(digits: str) -> int | None:
+    """Read a number as senders write it; None if it is none."""
+    found = _INTEGER_STRING.fullmatch(digits)
     return int(found[1]) if found else None
 
 

@@ -21,6 +21,12 @@ class Level(enum.StrEnum):
         levels = list(Level)
         return levels[: levels.index(self) + 1]
 
+    @property
+    def with_lower(self) -> "list[Level]":
+        """The levels from this one down to IMAGE."""
+        levels = list(Level)
+        return levels[levels.index(self) :]
+
 
 UNIQUE_KEYS = {
     Level.PATIENT: "PatientID",

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from thinfilm_gateway.archive.objects import ObjectLocation
 from thinfilm_gateway.index.levels import UNIQUE_KEYS, InvalidIdentifier, Level
 from thinfilm_gateway.index.models import Container, Instance, Patient, Series, Study
 from thinfilm_gateway.index.sql import one_of
@@ -15,11 +16,7 @@ from thinfilm_gateway.index.states import InstanceState
 
 @dataclass(frozen=True)
 class InstanceLocation:
-    """An instance and where its bytes lie: in the spool, in a container, or in both.
-
-    sha256 (hexadecimal), dataset_bytes: of the encoded data set, which begins at dataset_offset of its Part 10 file.
-    state: a QUARANTINED instance must not be sent.
-    """
+    """An instance and where its bytes lie. A QUARANTINED one must not be sent."""
 
     instance_pk: int
     sop_instance_uid: str
@@ -27,12 +24,12 @@ class InstanceLocation:
     transfer_syntax_uid: str
     series_instance_uid: str
     state: InstanceState
-    spool_name: str | None
-    container_key: str | None
-    container_entry: int | None
-    dataset_offset: int
-    dataset_bytes: int
-    sha256: str
+    location: ObjectLocation
+
+    @property
+    def dataset_bytes(self) -> int:
+        """Length of the encoded data set."""
+        return self.location.dataset_bytes
 
 
 _COLUMNS: dict[str, Any] = {
@@ -51,7 +48,7 @@ def locate(session: Session, level: Level, unique_keys: Mapping[str, str | Seque
     Raises InvalidIdentifier.
     """
     wanted = _wanted(level, unique_keys)
-    statement = _SELECT.order_by(
+    statement = _SELECT.where(Instance.current).order_by(
         Instance.series_pk,
         Instance.instance_number.is_(None),
         Instance.instance_number,
@@ -60,7 +57,27 @@ def locate(session: Session, level: Level, unique_keys: Mapping[str, str | Seque
     )
     for keyword, values in wanted.items():
         statement = statement.where(one_of(session, _COLUMNS[keyword], values))
-    return [InstanceLocation(*row) for row in session.execute(statement)]
+    return [_location(row) for row in session.execute(statement)]
+
+
+def locate_instance(session: Session, instance_pk: int) -> InstanceLocation | None:
+    """Return where an instance lies now, be it served or a further revision; None if the index does not know it."""
+    row = session.execute(_SELECT.where(Instance.id == instance_pk)).first()
+    return None if row is None else _location(row)
+
+
+def _location(row: Any) -> InstanceLocation:
+    return InstanceLocation(
+        instance_pk=row.id,
+        sop_instance_uid=row.sop_instance_uid,
+        sop_class_uid=row.sop_class_uid,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        series_instance_uid=row.series_instance_uid,
+        state=row.state,
+        location=ObjectLocation(
+            row.spool_name, row.key, row.container_entry, row.dataset_offset, row.dataset_bytes, row.sha256
+        ),
+    )
 
 
 def _wanted(level: Level, unique_keys: Mapping[str, str | Sequence[str]]) -> dict[str, list[str]]:
@@ -97,5 +114,4 @@ _SELECT: Any = (
     .join(Study, Study.id == Series.study_pk)
     .join(Patient, Patient.id == Study.patient_pk)
     .join(Container, Container.id == Instance.container_pk, isouter=True)
-    .where(Instance.current)
 )

@@ -46,20 +46,22 @@ class UtcDateTime(TypeDecorator[dt.datetime]):
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
 
 
+def storable(text: str) -> str:
+    """Replace what a database cannot hold: NUL by a space, which every character set has, surrogates by `?`."""
+    text = text.replace("\0", " ")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 class AnyText(TypeDecorator[str]):
-    """Text of any length and content: what a database cannot hold (NUL, lone surrogates) is replaced."""
+    """Text of any length and content, made storable."""
 
     impl = CodePointText
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Replace NUL by a space, which every character set can encode, and surrogates by question marks."""
+        """Make the text storable."""
         del dialect
-        if value is None:
-            return None
-        if "\0" in value:
-            value = value.replace("\0", " ")
-        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+        return None if value is None else storable(value)
 
 
 class IndexedText(AnyText):
@@ -68,7 +70,7 @@ class IndexedText(AnyText):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Replace, then cut."""
+        """Make the text storable, then cut it."""
         value = super().process_bind_param(value, dialect)
         return None if value is None else value[:INDEXED_CHARACTERS]
 

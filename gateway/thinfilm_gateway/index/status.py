@@ -1,0 +1,128 @@
+"""What `thinfilm status` and the health page tell: how much there is, and what needs a hand."""
+
+import datetime as dt
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from thinfilm_gateway.index.models import AuditEvent, Container, Instance, Job, Patient, Series, Study
+from thinfilm_gateway.index.states import InstanceState, JobState
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Numbers of rows and bytes.
+
+    conflicts: further revisions that are kept but not served; they are instances too. received_bytes: of all data sets.
+    container_bytes: of all containers. waiting_bytes: data sets that are not in a container.
+    oldest_due: since when the job that has waited the longest is due.
+    """
+
+    patients: int
+    studies: int
+    series: int
+    instances: int
+    conflicts: int
+    received: int
+    archived: int
+    as_received: int
+    quarantined: int
+    received_bytes: int
+    waiting_bytes: int
+    containers: int
+    container_bytes: int
+    jobs_waiting: int
+    jobs_running: int
+    jobs_failed: int
+    oldest_due: dt.datetime | None
+
+    @property
+    def needs_a_hand(self) -> bool:
+        """Whether something will not mend itself."""
+        return bool(self.jobs_failed or self.as_received or self.quarantined)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers by name; the time in ISO 8601."""
+        return asdict(self) | {"oldest_due": self.oldest_due.isoformat() if self.oldest_due else None}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that an admin should look at.
+
+    kind: "failed_job", "as_received", "quarantined" or "conflict". uid: of the series of a job, else of the instance.
+    reason: one sentence, empty if none is known.
+    """
+
+    kind: str
+    uid: str
+    reason: str
+
+
+def summary(session: Session, now: dt.datetime | None = None) -> Summary:
+    """Count everything. Reads every row of the instances: about a second for a million."""
+    now = now or dt.datetime.now(dt.UTC)
+    instances = session.execute(
+        select(
+            Instance.state,
+            func.count(),
+            func.count().filter(Instance.current.is_(False)),
+            func.coalesce(func.sum(Instance.dataset_bytes), 0),
+            func.coalesce(func.sum(Instance.dataset_bytes).filter(Instance.container_pk.is_(None)), 0),
+        ).group_by(Instance.state)
+    ).all()
+    states = {row[0]: row[1] for row in instances}
+    jobs = {row[0]: row[1] for row in session.execute(select(Job.state, func.count()).group_by(Job.state))}
+    containers, container_bytes = session.execute(
+        select(func.count(), func.coalesce(func.sum(Container.size_bytes), 0)).select_from(Container)
+    ).one()
+    return Summary(
+        patients=_count(session, Patient),
+        studies=_count(session, Study),
+        series=_count(session, Series),
+        instances=sum(states.values()),
+        conflicts=sum(row[2] for row in instances),
+        received=states.get(InstanceState.RECEIVED, 0),
+        archived=states.get(InstanceState.ARCHIVED, 0),
+        as_received=states.get(InstanceState.AS_RECEIVED, 0),
+        quarantined=states.get(InstanceState.QUARANTINED, 0),
+        received_bytes=int(sum(row[3] for row in instances)),
+        waiting_bytes=int(sum(row[4] for row in instances)),
+        containers=containers,
+        container_bytes=int(container_bytes),
+        jobs_waiting=jobs.get(JobState.WAITING, 0),
+        jobs_running=jobs.get(JobState.RUNNING, 0),
+        jobs_failed=jobs.get(JobState.FAILED, 0),
+        oldest_due=session.scalar(
+            select(func.min(Job.not_before)).where(Job.state == JobState.WAITING, Job.not_before <= now)
+        ),
+    )
+
+
+def problems(session: Session, limit: int = 100) -> list[Problem]:
+    """Return what needs a hand, up to `limit` of each kind, the latest first."""
+    found = []
+    failed = select(Series.series_instance_uid, Job.error).join(Series, Series.id == Job.series_pk)
+    failed = failed.where(Job.state == JobState.FAILED).order_by(Job.id.desc()).limit(limit)
+    found += [Problem("failed_job", uid, error or "") for uid, error in session.execute(failed)]
+    for kind, condition, event_kinds in (
+        ("as_received", Instance.state == InstanceState.AS_RECEIVED, ("left_as_received",)),
+        ("quarantined", Instance.state == InstanceState.QUARANTINED, ("quarantined",)),
+        ("conflict", Instance.current.is_(False), ("content_conflict", "relational_mismatch")),
+    ):
+        detail = (
+            select(AuditEvent.detail)
+            .where(AuditEvent.sop_instance_uid == Instance.sop_instance_uid, AuditEvent.kind.in_(event_kinds))
+            .order_by(AuditEvent.id.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        rows = select(Instance.sop_instance_uid, detail).where(condition).order_by(Instance.id.desc()).limit(limit)
+        found += [Problem(kind, uid, reason or "") for uid, reason in session.execute(rows)]
+    return found
+
+
+def _count(session: Session, model: type[Patient] | type[Study] | type[Series]) -> int:
+    return session.scalar(select(func.count()).select_from(model)) or 0
