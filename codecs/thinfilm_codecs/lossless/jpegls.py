@@ -15,6 +15,8 @@ from thinfilm_codecs.lossless.tall_image import TallImageCodec
 _PLAIN = b"\x00"
 _GREEN_SUBTRACTED = b"\x01"
 
+_END_OF_IMAGE = b"\xff\xd9"
+
 _MIN_SAMPLES = 64
 """Below this, the output buffer that pyjpegls makes has no room for the markers."""
 
@@ -71,6 +73,8 @@ def _encode_plane(plane: SampleArray, bits: int) -> bytes:
 
 
 def _decode_plane(stream: bytes, plane: SampleArray) -> None:
+    if not stream.endswith(_END_OF_IMAGE):  # CharLS takes seconds to find that out
+        raise CorruptStream("The jpegls image has no end marker.")
     try:
         imagecodecs.jpegls_decode(stream, out=plane)
     except (RuntimeError, ValueError) as error:

@@ -30,7 +30,7 @@ MAX_ATTRIBUTE_BYTES = 64 * 1024
 _ATTRIBUTES_BUDGET = 16 * 1024 * 1024  # bytes of attribute values held, whatever the data set
 _ATTRIBUTES_DEPTH = 32  # pydicom reads sequences of undefined length recursively
 _MAX_INFLATED_BYTES = 1 << 31
-_DEFLATED_CHUNK = 16 * 1024  # grows to 16 MiB at most
+_DEFLATED_CHUNK = 4 * 1024  # grows to 4 MiB at most
 
 _PIXEL_DATA = 0x7FE00010
 _PIXEL_GROUP = 0x7FE0

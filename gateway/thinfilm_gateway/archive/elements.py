@@ -65,7 +65,8 @@ class _Level(NamedTuple):
 def walk(view: memoryview, encoding: Encoding) -> Iterator[Element]:
     """Yield the top-level elements in the order they are written.
 
-    Zero bytes behind the last element are taken as padding. Raises InconsistentStructureError where the bytes are not
+    Zero bytes behind the last element are taken as padding, and a surplus delimiter is passed over, since some writers
+    close a sequence twice. Raises InconsistentStructureError where the bytes are not
     elements, or end within one.
     """
     size = len(view)
@@ -77,6 +78,9 @@ def walk(view: memoryview, encoding: Encoding) -> Iterator[Element]:
             if size - offset < 8:
                 raise InconsistentStructureError(f"The data set ends within the element at byte {offset}.")
         header = _header(view, offset, encoding)
+        if header.tag in (_ITEM_END, _SEQUENCE_END) and offset and header.length == 0:
+            offset = header.value_offset
+            continue
         if header.tag >> 16 in (0x0000, 0xFFFE):
             raise InconsistentStructureError(
                 f"The tag {_name(header.tag)} at byte {offset} cannot stand in a data set."
@@ -147,7 +151,7 @@ def _skip_undefined(view: memoryview, outer: _Header, encoding: Encoding) -> tup
                 raise InconsistentStructureError(f"The value of {_name(outer.tag)} ends beyond the data set.")
             continue
         levels.append(_Level(False, _inner_encoding(header.vr, inner or encoding)) if is_item else _Level(True, inner))
-        deepest = max(deepest, len(levels) // 2 + 1)
+        deepest = max(deepest, (len(levels) + 1) // 2)
         if deepest > _MAX_DEPTH:
             raise InconsistentStructureError(f"Sequences lie more than {_MAX_DEPTH} deep in {_name(outer.tag)}.")
 

@@ -75,6 +75,8 @@ def locate(buffer: Octets) -> Part10 | None:
                 offset = end
         except (struct.error, ValueError):
             return None
+    if not values:
+        return None
     return Part10(
         dataset_offset=offset,
         transfer_syntax_uid=_text(values, 0x0010),

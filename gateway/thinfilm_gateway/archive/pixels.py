@@ -3,7 +3,6 @@
 Samples are whole Bits Allocated words, so that unused high bits (old overlays, padding, garbage) are kept.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,20 +130,16 @@ def _samples(
 
 def _gives_back(samples: SampleArray, packing: Packing, octets: npt.NDArray[np.uint8]) -> bool:
     """Tell whether pixel_bytes gives the bytes: the last byte of a 1-bit image may hold bits beyond the frames."""
-    return all(pixel_bytes(part, packing) == encoded.tobytes() for part, encoded in _chunks(samples, packing, octets))
-
-
-def _chunks(
-    samples: SampleArray, packing: Packing, octets: npt.NDArray[np.uint8]
-) -> Iterator[tuple[SampleArray, npt.NDArray[np.uint8]]]:
-    frames = len(samples)
     if packing.bits_allocated == 1:
-        yield samples, octets
-        return
-    frame_bytes = octets.size // frames
-    step = max(1, _PROOF_BYTES // frame_bytes)
-    for first in range(0, frames, step):
-        yield samples[first : first + step], octets[first * frame_bytes : (first + step) * frame_bytes]
+        return pixel_bytes(samples, packing) == octets.tobytes()
+    units = samples if packing.planar else samples.reshape(-1)
+    unit_bytes = octets.size // len(units)
+    step = max(1, _PROOF_BYTES // unit_bytes)
+    return all(
+        pixel_bytes(units[first : first + step], packing)
+        == octets[first * unit_bytes : (first + step) * unit_bytes].tobytes()
+        for first in range(0, len(units), step)
+    )
 
 
 def _is_subsampled(outline: DataSetOutline) -> bool:

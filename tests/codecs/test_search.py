@@ -1,0 +1,120 @@
+"""The search measures candidates on a bounded sample and puts the smallest first."""
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from thinfilm_codecs import registry
+from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
+from thinfilm_codecs.codec import Codec
+from thinfilm_codecs.errors import UnsupportedPixels
+from thinfilm_codecs.lossless.search import SAMPLE_BUDGET, choose
+
+
+def ids(stack: PixelBlock, *candidates: str) -> list[str]:
+    return [codec.codec_id for codec in choose(stack, candidates)]
+
+
+def smooth(frames: int = 4, size: int = 64) -> PixelBlock:
+    y, x = np.mgrid[:size, :size]
+    noise = np.random.default_rng(0).integers(0, 9, (frames, size, size))
+    return PixelBlock((x * 11 + y * 7 + noise).astype(np.uint16), 12)
+
+
+class Probe(Codec):
+    """A codec of our own, to see what the search asks of one."""
+
+    codec_id: ClassVar[str] = "probe"
+
+    def __init__(self, size: int = 0, frames: int = 3, parameters: int = 0, error: Exception | None = None) -> None:
+        self.size, self.frames, self.parameters, self.error = size, frames, parameters, error
+        self.seen: list[SampleArray] = []
+
+    def supports(self, layout: BlockLayout) -> bool:
+        return layout.components == 1
+
+    def frames_per_group(self, layout: BlockLayout) -> int:
+        return min(self.frames, layout.frames)
+
+    def prepare(self, stack: PixelBlock) -> bytes:
+        return bytes(self.parameters)
+
+    def encode(self, group: PixelBlock, parameters: bytes) -> bytes:
+        assert len(parameters) == self.parameters
+        if self.error:
+            raise self.error
+        self.seen.append(group.samples)
+        return bytes(self.size)
+
+    def decode(self, stream: bytes, layout: BlockLayout, parameters: bytes) -> SampleArray:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def probe(monkeypatch: pytest.MonkeyPatch) -> Probe:
+    codec = Probe()
+    monkeypatch.setitem(registry._CODECS, "probe", codec)
+    return codec
+
+
+def test_the_smallest_comes_first_and_zstd_and_raw_close_the_list() -> None:
+    order = ids(smooth(), "htj2k", "jpegxl", "jpegls")
+    assert sorted(order[:3]) == ["htj2k", "jpegls", "jpegxl"]
+    assert order[3:] == ["zstd", "raw"]
+    sizes = [len(registry.get(codec_id).encode(smooth(), b"")) for codec_id in order]
+    assert sizes == sorted(sizes)
+
+
+def test_what_zstd_beats_is_not_tried() -> None:
+    text_like = np.tile(np.random.default_rng(1).integers(0, 65536, 1024).astype(np.uint16), 64).reshape(1, 64, 1024)
+    assert ids(PixelBlock(text_like, 16), "jpegls", "zstd", "htj2k") == ["zstd", "raw"]
+
+
+def test_a_single_candidate_is_not_measured(probe: Probe) -> None:
+    assert ids(smooth(), "probe") == ["probe", "zstd", "raw"]
+    assert not probe.seen
+
+
+def test_a_candidate_that_does_not_support_the_layout_is_left_out(probe: Probe) -> None:
+    colour = PixelBlock(np.zeros((1, 20, 20, 3), np.uint8), 8)
+    assert ids(colour, "probe") == ["zstd", "raw"]
+    assert ids(colour, "probe", "jpegls", "jpegls") == ["jpegls", "zstd", "raw"]
+
+
+@pytest.mark.parametrize("error", [UnsupportedPixels("Too wide."), ZeroDivisionError("a fault of the codec")])
+def test_a_candidate_that_fails_on_the_sample_is_left_out(probe: Probe, error: Exception) -> None:
+    probe.error = error
+    assert ids(smooth(), "probe", "jpegls") == ["jpegls", "zstd", "raw"]
+
+
+def test_parameters_count_by_the_share_of_the_sample(probe: Probe) -> None:
+    stack = smooth(frames=800, size=64)  # 3.3 million samples: the sample is about 60 % of it
+    jpegls = sum(len(registry.get("jpegls").encode(stack.frames(f, 32), b"")) for f in range(0, 800, 32))
+    probe.parameters = int(jpegls * 0.9)
+    assert ids(stack, "jpegls", "probe")[0] == "probe"
+    probe.parameters = int(jpegls * 1.1)
+    assert ids(stack, "jpegls", "probe")[0] == "jpegls"
+
+
+def test_the_sample_is_bounded_and_spread_over_the_stack(probe: Probe) -> None:
+    samples = np.broadcast_to(np.arange(300, dtype=np.uint16)[:, None, None], (300, 256, 256))
+    choose(PixelBlock(samples, 12), ("probe", "zstd"))
+    frames = [int(group[0, 0, 0]) for group in probe.seen]
+    assert sum(group.size for group in probe.seen) <= SAMPLE_BUDGET
+    assert all(len(group) == 3 for group in probe.seen)
+    assert frames[0] == 0
+    assert frames[-1] == 297
+    assert frames == sorted(frames)
+
+
+def test_of_a_frame_beyond_the_budget_the_middle_rows_are_the_sample(probe: Probe) -> None:
+    samples = np.broadcast_to(np.arange(3000, dtype=np.uint16)[None, :, None], (2, 3000, 2000))
+    choose(PixelBlock(samples, 12), ("probe", "zstd"))
+    assert [group.shape for group in probe.seen] == [(1, 1000, 2000)]
+    assert int(probe.seen[0][0, 0, 0]) == 1000
+
+
+def test_unknown_candidates_are_refused_by_name() -> None:
+    with pytest.raises(KeyError, match="nonsense"):
+        choose(smooth(), ("nonsense",))
