@@ -1,7 +1,7 @@
 """Specific Character Set (0008,0005): text of queries and answers to and from bytes (PS3.3 C.12.1.1.2, PS3.5 6.1)."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -99,7 +99,9 @@ class CharacterSet:
         return b"".join(_encode_component(part, repertoires) for part in re.split(delimiters, text) if part)
 
     def covers(self, texts: Iterable[str]) -> bool:
-        """Tell whether all the texts can be encoded."""
+        """Tell whether all the texts can be encoded, and every value of the set is one that DICOM knows."""
+        if any(_repertoire(value) is None for value in self.values):
+            return False
         try:
             for text in texts:
                 self.encode(text)
@@ -109,6 +111,11 @@ class CharacterSet:
 
 
 UTF_8 = CharacterSet(("ISO_IR 192",))
+
+
+def common_character_set(preferred: Iterable[CharacterSet], texts: Sequence[str]) -> CharacterSet:
+    """Return the first set that covers all the texts; UTF-8, which has everything, if none does."""
+    return next((character_set for character_set in preferred if character_set.covers(texts)), UTF_8)
 
 
 @lru_cache(maxsize=256)

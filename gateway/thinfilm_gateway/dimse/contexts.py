@@ -17,6 +17,8 @@ from pynetdicom import sop_class
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
+from thinfilm_gateway.dimse.information_models import FIND, GET, MOVE
+
 # What is exchanged beside objects (identifiers; Verification has no data set), best first.
 SERVICE_TRANSFER_SYNTAXES: tuple[str, ...] = (
     ExplicitVRLittleEndian,
@@ -28,7 +30,7 @@ SERVICE_TRANSFER_SYNTAXES: tuple[str, ...] = (
 VERIFICATION = "1.2.840.10008.1.1"
 
 # Classes beside storage for which there is a service.
-SERVICE_CLASSES: tuple[str, ...] = (VERIFICATION,)
+SERVICE_CLASSES: tuple[str, ...] = (VERIFICATION, *FIND, *GET, *MOVE)
 
 _STORAGE = frozenset(_STORAGE_CLASSES.values())
 _OTHER_SERVICES = frozenset(

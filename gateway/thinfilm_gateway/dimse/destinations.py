@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.presentation import build_context
 
 from thinfilm_gateway.config import Peer
 from thinfilm_gateway.dimse.association import request_association
@@ -26,28 +26,12 @@ def batches(instances: Sequence[InstanceLocation]) -> Iterator[list[InstanceLoca
         yield batch
 
 
-def connect(ae: Any, peer: Peer, instances: Iterable[InstanceLocation], wanted: int) -> list[StoreChannel]:
-    """Open up to `wanted` associations that take these objects; fewer if the peer accepts fewer.
-
-    Raises ChannelLost if the peer accepts none.
-    """
+def connect(ae: Any, peer: Peer, instances: Iterable[InstanceLocation]) -> StoreChannel:
+    """Open an association that takes these objects. Raises ChannelLost if the peer does not accept it."""
     kinds = dict.fromkeys((instance.sop_class_uid, instance.transfer_syntax_uid) for instance in instances)
-    contexts = [_context(sop_class_uid, syntaxes) for sop_class_uid, syntaxes in proposals(kinds)]
-    channels: list[StoreChannel] = []
-    while len(channels) < wanted:
-        association = request_association(ae, peer.host, peer.port or 0, peer.ae_title, contexts)
-        if not association.is_established:
-            how = "refused the association" if association.is_rejected else "cannot be reached"
-            if not channels:
-                raise ChannelLost(f"The destination {peer.ae_title} at {peer.host}:{peer.port} {how}.")
-            break
-        channel = StoreChannel(association)
-        if channels and channel.contexts != channels[0].contexts:
-            channel.release()  # objects are made ready for the contexts of the first
-            break
-        channels.append(channel)
-    return channels
-
-
-def _context(sop_class_uid: str, transfer_syntax_uids: Sequence[str]) -> PresentationContext:
-    return build_context(sop_class_uid, list(transfer_syntax_uids))
+    contexts = [build_context(sop_class_uid, list(syntaxes)) for sop_class_uid, syntaxes in proposals(kinds)]
+    association = request_association(ae, peer.host, peer.port or 0, peer.ae_title, contexts)
+    if not association.is_established:
+        how = "refused the association" if association.is_rejected else "cannot be reached"
+        raise ChannelLost(f"The destination {peer.ae_title} at {peer.host}:{peer.port} {how}.")
+    return StoreChannel(association)

@@ -88,6 +88,11 @@ def encode_identifier(elements: Iterable[Element], transfer_syntax_uid: str) -> 
     return encoded
 
 
+def is_text(vr: str) -> bool:
+    """Tell whether values of this VR are in the Specific Character Set."""
+    return vr in _IN_CHARACTER_SET
+
+
 def value_of(text: str, vr: str, character_set: CharacterSet, transfer_syntax_uid: str) -> Value:
     """Return the bytes of a value, padded to even length; an empty sequence for SQ.
 

@@ -11,13 +11,12 @@ from typing import Self
 
 import structlog
 
-from thinfilm_gateway.archive.objects import Fetched, IntegrityError, ObjectLocation, ObjectReader, map_file
+from thinfilm_gateway.archive.objects import Fetched, IntegrityError, ObjectReader, map_file
 from thinfilm_gateway.archive.transcode import CannotTranscode, to_native, write_native
 from thinfilm_gateway.dimse.suboperations import NoContext, StoreContext, choose_context
 from thinfilm_gateway.index import archiving, audit
 from thinfilm_gateway.index.database import Database
-from thinfilm_gateway.index.levels import Level
-from thinfilm_gateway.index.locate import InstanceLocation, locate
+from thinfilm_gateway.index.locate import InstanceLocation, locate_instance
 from thinfilm_gateway.index.states import InstanceState
 
 log = structlog.get_logger()
@@ -82,25 +81,21 @@ class Preparer:
     def _fetch(self, instance: InstanceLocation) -> Fetched:
         """Fetch an object. Raises IntegrityError, with the instance quarantined, if no good copy is left; OSError."""
         try:
-            fetched = self._objects.fetch(_location(instance))
+            fetched = self._objects.fetch(instance.location)
         except IntegrityError as error:
             # It may have moved since it was located: from the spool to a container, or to a healed copy.
-            moved = self._locate_again(instance)
-            if moved == instance:
+            with self._database.reading() as session:
+                moved = locate_instance(session, instance.instance_pk)
+            if moved is None or moved.location == instance.location:
                 self._quarantine(instance, str(error))
                 raise
-            fetched = self._objects.fetch(_location(moved))
+            fetched = self._objects.fetch(moved.location)
         for damage in fetched.damages:
             log.warning("copy_damaged", sop_instance_uid=instance.sop_instance_uid, damage=damage)
         if fetched.damages:
             with self._database.session() as session:
                 audit.record(session, "copy_damaged", instance.sop_instance_uid, detail=" ".join(fetched.damages))
         return fetched
-
-    def _locate_again(self, instance: InstanceLocation) -> InstanceLocation:
-        with self._database.reading() as session:
-            found = locate(session, Level.IMAGE, {"SOPInstanceUID": instance.sop_instance_uid})
-        return next((other for other in found if other.instance_pk == instance.instance_pk), instance)
 
     def _quarantine(self, instance: InstanceLocation, reason: str) -> None:
         log.error("object_quarantined", sop_instance_uid=instance.sop_instance_uid, reason=reason)
@@ -147,6 +142,11 @@ class ReadAhead:
             self._fill()
         return future.result()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything has been taken."""
+        return not self._waiting and not self._ahead
+
     def left(self) -> list[InstanceLocation]:
         """Stop, and return the objects that nobody took."""
         with self._lock:
@@ -174,14 +174,3 @@ class ReadAhead:
                 return
             self._ahead.append((nbytes, self._pool.submit(self._prepare, self._waiting.popleft())))
             self._ahead_bytes += nbytes
-
-
-def _location(instance: InstanceLocation) -> ObjectLocation:
-    return ObjectLocation(
-        instance.spool_name,
-        instance.container_key,
-        instance.container_entry,
-        instance.dataset_offset,
-        instance.dataset_bytes,
-        instance.sha256,
-    )

@@ -1,11 +1,11 @@
 """C-GET and C-MOVE, Patient Root and Study Root (PS3.4 C.4.2, C.4.3)."""
 
-import datetime as dt
+import math
 import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -39,6 +39,7 @@ log = structlog.get_logger()
 
 _FAILED_SOP_INSTANCE_UID_LIST = 0x00080058
 _PENDING_SECONDS = 1.0  # between the pending responses of a C-MOVE
+_TOUCHED_AT_A_TIME = 5000
 _PATIENCE_SECONDS = 0.2  # between looks at whether the requestor cancelled or went away
 
 
@@ -98,24 +99,23 @@ class RetrieveService:
         self, retrieval: "_Retrieval", destination: Peer, batch: list[InstanceLocation], originator: MoveOriginator
     ) -> None:
         """Send objects that share their presentation contexts, over as many associations as the settings say."""
+        open_channel = partial(connect, retrieval.association.ae, destination, batch)
         try:
-            channels = connect(
-                retrieval.association.ae, destination, batch, min(self._settings.move_associations, len(batch))
-            )
+            channel = open_channel()
         except ChannelLost as error:
             log.warning("destination_lost", destination=destination.ae_title, reason=str(error))
             for instance in batch:
                 retrieval.record(instance, status.PROCESSING_FAILURE)
             return
-        with self._ahead(batch, channels[0]) as ahead:
+        with self._ahead(batch, channel) as ahead:
             delivery = Delivery(ahead, retrieval.request.Priority, originator)
-            with closing(delivery.send_all(channels, _PATIENCE_SECONDS)) as outcomes:
-                for outcome in outcomes:
-                    if outcome is not None:
-                        retrieval.record(outcome.instance, outcome.store_status, outcome.reason)
-                    retrieval.report_progress()
-                    if retrieval.stopped:
-                        delivery.stop()
+            more = min(self._settings.move_associations, len(batch)) - 1
+            for outcome in delivery.send_all(channel, more, open_channel, _PATIENCE_SECONDS):
+                if outcome is not None:
+                    retrieval.record(outcome.instance, outcome.store_status, outcome.reason)
+                retrieval.report_progress()
+                if retrieval.stopped:
+                    delivery.stop()
             if not retrieval.stopped:
                 for instance in ahead.left():
                     retrieval.record(instance, status.PROCESSING_FAILURE)
@@ -154,12 +154,13 @@ class RetrieveService:
 
     def _touch(self, instances: Sequence[InstanceLocation]) -> None:
         """Tell the cache of spool copies what was read."""
-        cached = [one.instance_pk for one in instances if one.spool_name and one.container_key]
+        cached = [one.instance_pk for one in instances if one.location.spool_name and one.location.container_key]
         if not cached:
             return
         try:
-            with self._database.session() as session:
-                cache.touch(session, cached, dt.datetime.now(dt.UTC))
+            for start in range(0, len(cached), _TOUCHED_AT_A_TIME):
+                with self._database.session() as session:
+                    cache.touch(session, cached[start : start + _TOUCHED_AT_A_TIME])
         except SQLAlchemyError as error:  # the objects are delivered; the cache only knows a little less
             log.warning("cache_not_touched", error=str(error))
 
@@ -175,7 +176,7 @@ class _Retrieval:
         self._context = context
         self._tally = Tally(0)
         self._seconds = seconds_between_reports
-        self._reported_at = time.monotonic()
+        self._reported_at = -math.inf
 
     @property
     def cancelled(self) -> bool:

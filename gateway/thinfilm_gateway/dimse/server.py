@@ -13,12 +13,17 @@ import structlog
 from pynetdicom import AE, transport
 from pynetdicom._globals import MODE_ACCEPTOR
 
+from thinfilm_gateway.archive.objects import ObjectReader
 from thinfilm_gateway.archive.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from thinfilm_gateway.archive.spool import Spool
+from thinfilm_gateway.archive.store import FolderStore
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.dimse import contexts, verification
 from thinfilm_gateway.dimse.association import STORAGE, Association, OpenStore, Service
 from thinfilm_gateway.dimse.commit import Committer
+from thinfilm_gateway.dimse.information_models import FIND, GET, MOVE
+from thinfilm_gateway.dimse.query import QueryService
+from thinfilm_gateway.dimse.retrieve import RetrieveService
 from thinfilm_gateway.dimse.storage import StorageService
 from thinfilm_gateway.dimse.transport import AssociationSocket
 from thinfilm_gateway.index.database import Database
@@ -26,7 +31,9 @@ from thinfilm_gateway.index.database import Database
 log = structlog.get_logger()
 
 ARTIM_SECONDS = 30.0  # for a request to follow a connection, and for a connection to close (PS3.8 9.1.5)
+CONNECT_SECONDS = 10.0  # for a C-MOVE destination to take a connection
 STOP_SECONDS = 30.0  # for associations to end by themselves when the receiver stops
+STOP_POLL_SECONDS = 0.1  # between two looks of the listener whether it is to stop
 IDLE_AT_STOP_SECONDS = 1.0  # an association that is silent for so long is ended at once then
 CONNECTIONS_PER_ASSOCIATION = 2  # connections beyond the limit are first told so, up to this; then they are dropped
 
@@ -95,15 +102,24 @@ class Receiver:
         self._database = Database(settings.index_url)
         spool = Spool(settings.spool_dir)
         self._committer = Committer(spool, self._database, dt.timedelta(seconds=settings.series_quiet_seconds))
+        self._objects = ObjectReader(
+            spool, FolderStore(settings.archive_dir), settings.decoded_cache_bytes, settings.large_object_bytes
+        )
+        self._retrieval = RetrieveService(settings, self._database, self._objects)
         storage = StorageService(spool, self._committer, settings.minimum_free_bytes)
         services: dict[str, Service] = {
             contexts.VERIFICATION: verification.serve,
             STORAGE: storage.serve,
+            **dict.fromkeys(FIND, QueryService(settings.ae_title, self._database).find),
+            **dict.fromkeys(GET, self._retrieval.get),
+            **dict.fromkeys(MOVE, self._retrieval.move),
         }
         self._server = AssociationServer(
             _application_entity(settings), (settings.dicom_host, settings.dicom_port), services, storage.open
         )
-        self._thread = threading.Thread(target=self._server.serve_forever, name="accept", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(STOP_POLL_SECONDS,), name="accept", daemon=True
+        )
 
     @property
     def port(self) -> int:
@@ -129,6 +145,8 @@ class Receiver:
             association.abort()
             association.join()
         self._committer.stop()
+        self._retrieval.close()
+        self._objects.close()
         self._database.dispose()
 
 
@@ -153,4 +171,5 @@ def _application_entity(settings: Settings) -> Any:
     entity.maximum_pdu_size = settings.maximum_pdu_bytes
     entity.network_timeout = entity.dimse_timeout = settings.network_timeout_seconds
     entity.acse_timeout = min(ARTIM_SECONDS, settings.network_timeout_seconds)
+    entity.connection_timeout = min(CONNECT_SECONDS, settings.network_timeout_seconds)
     return entity
