@@ -15,7 +15,6 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 _DEFAULT_ENCODING = "latin_1"  # PS3.5 has plain ASCII here; this reads that and never fails on more
 _ENCODINGS = {re.sub(r"[ _-]+", " ", term): encoding for term, encoding in python_encoding.items()}
-_ESCAPED_PARTS = re.compile(b"\x1b\\$[()].|\x1b[^\x1b].|\x1b")
 _KEEP_ESCAPES = ("iso2022_jp", "iso2022_jp_2")  # Python's codecs switch by the escape sequence themselves
 _DELIMITERS = re.compile(rb"[\\\r\n\t\f]")
 _NAME_DELIMITERS = re.compile(rb"[\\^=]")
@@ -35,11 +34,9 @@ def decode_text(value: bytes, encodings: Sequence[str], is_name: bool = False) -
     if b"\x1b" not in value:
         return value.decode(encodings[0], "replace")
     delimiters = _NAME_DELIMITERS if is_name else _DELIMITERS
-    starts = [match.start() for match in _ESCAPED_PARTS.finditer(value)]
-    decoded = [value[: starts[0]].decode(encodings[0], "replace")]
-    for start, end in zip(starts, [*starts[1:], len(value)], strict=True):
-        decoded.append(_decode_escaped(value[start:end], encodings[0], delimiters))
-    return "".join(decoded)
+    plain, *escaped = value.split(b"\x1b")
+    parts = [_decode_escaped(b"\x1b" + part, encodings[0], delimiters) for part in escaped]
+    return plain.decode(encodings[0], "replace") + "".join(parts)
 
 
 def _decode_escaped(part: bytes, first: str, delimiters: re.Pattern[bytes]) -> str:
