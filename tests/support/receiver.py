@@ -66,7 +66,7 @@ class Running:
 @contextlib.contextmanager
 def running_receiver(folder: Path, **overrides: object) -> Iterator[Running]:
     """Run a receiver in this process, on a free port and an index of its own under `folder`."""
-    settings = _settings(folder, dicom_port=0, **overrides)
+    settings = _settings(folder, **{"dicom_port": 0, **overrides})
     database = Database(settings.index_url)
     database.upgrade()
     receiver = Receiver(settings)

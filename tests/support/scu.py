@@ -66,12 +66,15 @@ def storage_user(port: int, objects: Sequence[EncodedDataSet], maximum_pdu_size:
     pairs = sorted({(encoded.sop_class_uid, encoded.transfer_syntax_uid) for encoded in objects})
     association = entity.associate("127.0.0.1", port, [build_context(*pair) for pair in pairs], "THINFILM")
     assert association.is_established, "The association was not accepted."
+    connection = association.dul.socket.socket
     try:
         yield StorageUser(association)
     finally:
         association._reactor_checkpoint.set()
         if association.is_established:
             association.release()
+        association.join()
+        connection.close()  # pynetdicom leaves it open when the peer was faster
 
 
 def store_all(port: int, objects: Sequence[EncodedDataSet]) -> list[Answer]:

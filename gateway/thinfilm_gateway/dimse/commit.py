@@ -12,13 +12,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_gateway.archive.spool import Spool, SpoolWriter
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.holdings import known_spool_names
 from thinfilm_gateway.index.ingest import Outcome, Received, register_all
-from thinfilm_gateway.index.models import Instance
 
 log = structlog.get_logger()
 
@@ -154,8 +153,7 @@ class Committer:
             return
         try:
             with self._database.reading() as session:
-                query = select(Instance.spool_name).where(Instance.spool_name.in_(self._doubtful))
-                known = set(session.scalars(query))
+                known = known_spool_names(session, self._doubtful)
         except SQLAlchemyError:
             self.available = False
             return

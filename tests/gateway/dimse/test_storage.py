@@ -314,8 +314,7 @@ def test_a_transfer_that_is_broken_off_leaves_nothing(receiver: Running, how: st
         if how == "abort":
             user.association.abort()
         else:
-            with user.association.dul.socket.socket as connection:
-                connection.shutdown(socket.SHUT_RDWR)
+            user.association.dul.socket.socket.shutdown(socket.SHUT_RDWR)
         receiver.assert_nothing_kept()
 
 
