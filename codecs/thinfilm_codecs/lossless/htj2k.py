@@ -13,7 +13,7 @@ _CODING_MARKERS = re.compile(
     rb"\xff\x50\x00\x08\x00\x02\x00\x00.."  # CAP: high throughput
     rb"\xff\x52\x00\x0c\x00\x02\x00\x01[\x00\x01]\x05\x04\x04\x40\x01"  # COD: 5 levels, 64 x 64, reversible 5/3
     rb"\xff\x5c\x00\x13.{17}"  # QCD: exponents
-    rb"(\xff\x64\x00\x17.{21})?",  # COM: the name of the library
+    rb"(?:\xff\x64\x00(?P<length>.)\x00\x01(?P<comment>[ -~]*))?",  # COM: the name of the library
     re.DOTALL,
 )
 
@@ -53,6 +53,8 @@ def _is_codestream_of(image: SampleArray, stream: bytes) -> bool:
     main_header = b"\xff\x4f\xff\x51" + size + depths
     coding = _CODING_MARKERS.match(stream, len(main_header))
     if not stream.startswith(main_header) or coding is None:
+        return False
+    if coding["length"] and coding["length"][0] != 4 + len(coding["comment"]):
         return False
     tile_bytes = len(stream) - coding.end() - 2
     start_of_tile = struct.pack(">HHHLBBH", 0xFF90, 10, 0, max(tile_bytes, 0), 0, 1, 0xFF93)

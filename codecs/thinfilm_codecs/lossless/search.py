@@ -22,12 +22,13 @@ _log = structlog.get_logger()
 def choose(stack: PixelBlock, candidates: Sequence[str]) -> list[Codec]:
     """Return the codecs to try on each group of the stack, best first; zstd and raw close the list.
 
-    A candidate that does not support the layout, fails on the sample, or is behind zstd or raw is left out. A single
+    A candidate that does not support the layout, fails on the sample, or is behind zstd is left out. A single
     candidate is not measured. Raises KeyError for an id that is unknown.
     """
-    layout = stack.layout
-    usable = [codec for codec in map(registry.get, dict.fromkeys(candidates)) if codec.supports(layout)]
-    ids = [codec.codec_id for codec in (_ranked(stack, usable) if len(usable) > 1 else usable)]
+    usable = [codec for codec in map(registry.get, dict.fromkeys(candidates)) if codec.supports(stack.layout)]
+    if len(usable) > 1:
+        usable = _ranked(stack, list(dict.fromkeys((*usable, registry.get("zstd")))))
+    ids = [codec.codec_id for codec in usable]
     end = min((ids.index(codec_id) + 1 for codec_id in _LADDER_END if codec_id in ids), default=len(ids))
     return [registry.get(codec_id) for codec_id in dict.fromkeys((*ids[:end], *_LADDER_END))]
 

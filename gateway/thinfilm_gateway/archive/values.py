@@ -57,17 +57,17 @@ def text(attributes: Dataset, keyword: str) -> str:
     """Return the value as text, values separated by backslashes, outer padding removed; "" if absent or no text."""
     tag = tag_for_keyword(keyword)
     element = attributes.get_item(tag) if tag is not None and tag in attributes else None
-    if element is None or not element.value:
-        return "" if element is None or element.value != 0 else "0"
+    if element is None or element.value is None:
+        return ""
+    vr = _vr(element)
+    if vr not in _TEXT_VRS and vr not in _BINARY_FORMATS:
+        return ""
     if not element.is_raw:
         value = element.value
-        many = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+        many = isinstance(value, Sequence) and not isinstance(value, str)
         return "\\".join(map(str, value)) if many else str(value)
-    vr = _vr(element)
     if vr in _BINARY_FORMATS:
         return "\\".join(map(str, _unpacked(element, vr)))
-    if vr not in _TEXT_VRS:
-        return ""
     encodings = python_encodings(attributes) if vr in _CHARACTER_SET_VRS else [_DEFAULT_ENCODING]
     return decode_text(element.value, encodings, is_name=vr == "PN").strip(" \0")
 
