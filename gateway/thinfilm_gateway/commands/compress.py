@@ -62,7 +62,7 @@ def compress(
     with plainly():
         try:
             bytes_in = sum(source.path.stat().st_size for source in sources)
-            report = pack(sources, output, codecs, progress)
+            report = pack(sources, output, codecs, progress, threads=len(os.sched_getaffinity(0)))
         except CannotPack as error:
             raise CommandError(str(error)) from None
         _prove(output)

@@ -170,6 +170,12 @@ def test_a_footer_that_points_outside_the_file_is_refused() -> None:
         tfa.read_footer(tfa.footer_bytes(Footer(Section(SIZE, 200), Section(8, 200))), SIZE)
 
 
+def test_a_section_above_the_limit_is_refused_however_large_the_container_is() -> None:
+    tfa.check_section(Section(8, tfa.SECTION_LIMIT), 2**40)
+    with pytest.raises(DamagedContainer, match="too large"):
+        tfa.check_section(Section(8, tfa.SECTION_LIMIT + 1), 2**40)
+
+
 def test_a_section_header_is_kind_checksum_and_length_in_little_endian() -> None:
     header = tfa.section_header(tfa.FRAMES, b"123456789")
     assert header == b"FRMS" + (0xE3069283).to_bytes(4, "little") + (9).to_bytes(8, "little")

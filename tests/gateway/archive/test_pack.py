@@ -171,6 +171,8 @@ class Faulty(Codec):
 
     def encode(self, group: PixelBlock, parameters: bytes) -> bytes:
         assert parameters == b"shared by all groups"
+        if self.fault == "grow":
+            return 2 * group.samples.tobytes() + bytes(1024)
         if self.fault == "encode":
             raise ZeroDivisionError("a fault in the codec")
         if self.fault == "refuse" and group.samples.max() > 995:
@@ -201,6 +203,14 @@ def test_a_codec_that_fails_or_does_not_verify_is_told_and_the_next_one_codes(tm
     assert len(report.codec_failures) == 1
     assert "faulty" in report.codec_failures[0]
     assert report.series[0].codec == "zstd"
+
+
+@pytest.mark.parametrize("faulty", ["grow"], indirect=True)
+@pytest.mark.usefixtures("faulty")
+def test_a_codec_that_makes_frames_larger_gives_way_without_blame(tmp_path: Path) -> None:
+    report = pack_files(write_series(tmp_path / "series", 7), tmp_path / "x.tfa", ["faulty"])
+    assert report.series[0].codec == "zstd"
+    assert report.codec_failures == ()
 
 
 @pytest.mark.parametrize("faulty", ["refuse"], indirect=True)
@@ -377,3 +387,25 @@ def test_single_frames_at_one_place_are_coded_as_a_course_of_time(tmp_path: Path
     pack_files(paths, tmp_path / "x.tfa")
     container = open_bytes((tmp_path / "x.tfa").read_bytes())
     assert [entry.frame_runs[0].first for entry in container.entries] == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_do_not_change_the_bytes(tmp_path: Path, threads: int) -> None:
+    paths = write_series(tmp_path / "series", 40, 100, 100)
+    sources = [Source(path, path.name) for path in paths]
+    pack(sources, tmp_path / "one.tfa", ["jpegls", "jpegxl"])
+    pack(sources, tmp_path / "many.tfa", ["jpegls", "jpegxl"], threads=threads)
+    assert (tmp_path / "one.tfa").read_bytes() == (tmp_path / "many.tfa").read_bytes()
+
+
+def test_literal_bytes_of_any_length_come_back_whatever_their_neighbours(tmp_path: Path) -> None:
+    lengths = [0, 1, MIB - 1, 2, MIB, 3, MIB + 1, MIB // 2, MIB // 2, 1, 0, 16 * MIB, 16 * MIB + 1, 5]
+    paths = []
+    for number, length in enumerate(lengths):
+        paths.append(tmp_path / f"{number:02}")
+        paths[-1].write_bytes((b"%d," % number * length)[:length])
+    pack_files(paths, tmp_path / "x.tfa")
+    assert contents(tmp_path / "x.tfa") == {path.name: path.read_bytes() for path in paths}
+    container = open_bytes((tmp_path / "x.tfa").read_bytes())
+    assert max(group.raw_bytes for group in container.manifest.literals) == 16 * MIB
+    assert all(len(entry.pieces) <= 1 + (entry.file_bytes > 16 * MIB) for entry in container.entries)

@@ -32,6 +32,7 @@ KINDS = (LITERALS, PARAMETERS, FRAMES, MANIFEST)
 LITERAL_LIMIT = 16 * MIB  # raw bytes of one literal group
 STACK_LIMIT = 256 * MIB  # raw bytes of one stack
 MANIFEST_LIMIT = 64 * MIB  # raw bytes of the manifest
+SECTION_LIMIT = 2 * STACK_LIMIT  # payload of a section; no codec may need more
 COUNT_LIMIT = 2**48  # any number in a manifest
 
 _SECTION_HEADER = struct.Struct("<4sIQ")
@@ -231,7 +232,7 @@ def read_footer(data: bytes, size: int) -> Footer:
     _check_version(version)
     sections = Section(offset, length), Section(copy, length)
     for section in sections:
-        _check_section(section, size)
+        check_section(section, size)
     return Footer(*sections)
 
 
@@ -240,7 +241,10 @@ def _check_version(version: object) -> None:
         raise DamagedContainer(f"The container is of format version {version}; this reader knows version {VERSION}.")
 
 
-def _check_section(section: Section, size: int) -> None:
+def check_section(section: Section, size: int) -> None:
+    """Raise DamagedContainer unless the section lies between magic and footer of a container of `size` bytes."""
+    if section.length > SECTION_LIMIT:
+        raise DamagedContainer("The container names a section that is too large.")
     end = section.offset + SECTION_HEADER_BYTES + section.length
     if section.offset < len(MAGIC) or section.length < 1 or end > size - FOOTER_BYTES:
         raise DamagedContainer("The container names a section that lies outside it.")
@@ -364,7 +368,7 @@ class _ManifestReader:
 
     def _section(self, offset: object, length: object) -> Section:
         section = Section(_integer(offset), _integer(length))
-        _check_section(section, self.size)
+        check_section(section, self.size)
         return section
 
     def _literal_group(self, value: object) -> LiteralGroup:

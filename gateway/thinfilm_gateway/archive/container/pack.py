@@ -52,12 +52,14 @@ def pack(
     destination: Path,
     candidates: Sequence[str],
     progress: Callable[[int], None] | None = None,
+    threads: int = 1,
 ) -> PackReport:
     """Pack files into the container `destination`, which is on the disk, whole, on return; on failure nothing is left.
 
     The same files give the same bytes. Memory stays within a few stacks, whatever the size of the files.
     candidates: ids of the codecs to measure; zstd and raw take what they cannot keep.
     progress: is told how many more bytes of the sources were packed.
+    threads: groups of frames that are coded at a time.
     Raises CannotPack for no files, names that collide or escape, and files that change meanwhile; KeyError for an
     unknown codec; OSError.
     """
@@ -70,7 +72,7 @@ def pack(
     part = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.part")
     try:
         with part.open("xb") as file:
-            report = _Packer(ContainerWriter(file), candidates, progress or (lambda count: None)).pack(sources)
+            report = _Packer(ContainerWriter(file), candidates, progress or (lambda count: None), threads).pack(sources)
         sync(part)
         part.rename(destination)
         sync(destination.parent)
@@ -101,10 +103,13 @@ class _Draft:
 class _Packer:
     """Packs into one writer."""
 
-    def __init__(self, writer: ContainerWriter, candidates: Sequence[str], progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, writer: ContainerWriter, candidates: Sequence[str], progress: Callable[[int], None], threads: int
+    ) -> None:
         self._writer = writer
         self._candidates = candidates
         self._progress = progress
+        self._threads = threads
         self._literals = LiteralWriter(writer)
         self._drafts: list[_Draft] = []
         self._frames: list[SourceFrames] = []
@@ -163,7 +168,7 @@ class _Packer:
         )
         del samples
         progress = self._frame_progress(sum(run.length for run in runs), stack_plan.layout.frames)
-        written = StackWriter(self._writer, block, self._candidates).write(progress)
+        written = StackWriter(self._writer, block, self._candidates).write(self._threads, progress)
         for piece, run in zip(stack_plan.slices, runs, strict=True):
             self._drafts[piece.source].frames.append(run)
         first = self._drafts[stack_plan.slices[0].source].source.name

@@ -22,6 +22,7 @@ from thinfilm_gateway.archive.container.format import (
     MIB,
     PARAMETERS,
     SECTION_HEADER_BYTES,
+    SECTION_LIMIT,
     DamagedContainer,
     Entry,
     Footer,
@@ -81,7 +82,7 @@ def sections(reader: RangeReader) -> Iterator[tuple[bytes, Section]]:
             kind, _, length = read_section_header(reader.read(offset, SECTION_HEADER_BYTES))
         except DamagedContainer:
             return
-        if length > reader.size - offset - SECTION_HEADER_BYTES:
+        if length > min(reader.size - offset - SECTION_HEADER_BYTES, SECTION_LIMIT):
             return
         yield kind, Section(offset, length)
         offset += SECTION_HEADER_BYTES + length
