@@ -78,7 +78,7 @@ def frames(encapsulated: Fragments, count: int) -> list[bytes]:
         if bytes(part[:3]) == b"\xff\xd8\xff" or bytes(part[:4]) == b"\xff\x4f\xff\x51"
     ]
     if len(starts) != count or starts[0] != 0:
-        raise UndecodableFrame(f"{len(parts)} fragments cannot be divided into {count} frames.")
+        raise UndecodableFrame(f"The {len(parts)} fragments cannot be divided into {count} frames.")
     return [b"".join(parts[start:end]) for start, end in zip(starts, [*starts[1:], len(parts)], strict=True)]
 
 
