@@ -1,7 +1,7 @@
 """`thinfilm serve`: one process that prepares the data folder and the index, then keeps the gateway's processes alive.
 
 Children: the receivers, which share one DICOM port, and, without a broker, the local worker. In this process: the
-health page and, with a broker, the dispatcher. A child that dies is started again; SIGTERM and SIGINT stop all in order.
+health page and, with a broker, the dispatcher. A child that dies is started again; SIGTERM and SIGINT stop all.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from thinfilm_gateway import logs
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.dispatch import Dispatcher
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.policy import lossless
 from thinfilm_gateway.web.health import HealthPage, Processes
 
 log = structlog.get_logger()
@@ -49,10 +50,11 @@ class CannotServe(Exception):
 def serve(settings: Settings) -> None:
     """Run the gateway until SIGTERM or SIGINT.
 
-    Raises CannotServe, or what the index raises when it cannot be used; nothing is left running then.
+    Raises CannotServe, UnknownTreatment for a codec that there is not, or UnusableIndex; nothing is left running then.
     """
     with contextlib.ExitStack() as cleanup:
         stop = cleanup.enter_context(_stop_signal())
+        lossless.candidates(settings.lossless_codecs)
         _prepare_folder(settings.data_dir)
         if not settings.database_url:
             cleanup.enter_context(_only_one(settings.data_dir))

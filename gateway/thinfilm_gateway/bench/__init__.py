@@ -1,1 +1,1 @@
-"""Benchmarks of the gateway over real associations."""
+"""Speed over the network, measured by the same client with the same files for Thinfilm and any other node."""

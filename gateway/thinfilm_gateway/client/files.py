@@ -9,6 +9,7 @@ import pydicom
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from thinfilm_gateway.archive import part10
+from thinfilm_gateway.archive.dataset import UnreadableDataSet, outline
 
 
 class NotSendable(Exception):
@@ -37,28 +38,32 @@ class DicomFile:
 def read(source: Path, scratch: Path) -> DicomFile:
     """Describe a file; one without a usable Part 10 header is copied into the folder `scratch` with one before it.
 
+    A file with a header is sent whatever its data set is like: what cannot be read in it is empty here.
     Raises NotSendable for what is not DICOM or names no SOP class and instance.
     """
     content = source.read_bytes()
     header = part10.locate(content)
-    attributes = _attributes(source)
-    meta = getattr(attributes, "file_meta", pydicom.Dataset())
-    sop_class_uid = _text(meta, "MediaStorageSOPClassUID") or _text(attributes, "SOPClassUID")
-    sop_instance_uid = _text(meta, "MediaStorageSOPInstanceUID") or _text(attributes, "SOPInstanceUID")
-    if not sop_class_uid or not sop_instance_uid:
-        raise NotSendable(f"{source.name} names no SOP Class UID and SOP Instance UID.")
-    transfer_syntax_uid = _text(meta, "TransferSyntaxUID")
-    dataset = content[header.dataset_offset if header else 0 :]
-    path = source
-    if not (header and transfer_syntax_uid and _text(meta, "MediaStorageSOPInstanceUID")):
-        transfer_syntax_uid = transfer_syntax_uid or _guess_transfer_syntax(attributes)
-        path = scratch / f"{hashlib.sha256(content).hexdigest()}.dcm"
-        path.write_bytes(part10.build(sop_class_uid, sop_instance_uid, transfer_syntax_uid, "THINFILM") + dataset)
+    if header and header.sop_class_uid and header.sop_instance_uid and header.transfer_syntax_uid:
+        dataset = memoryview(content)[header.dataset_offset :]
+        return _describe(source, header, dataset, _readable(dataset, header.transfer_syntax_uid))
+    attributes = _forced(source)
+    new_header = part10.build(
+        _text(attributes, "SOPClassUID"), _text(attributes, "SOPInstanceUID"), _guess_transfer_syntax(attributes)
+    )
+    dataset = memoryview(content)[header.dataset_offset if header else 0 :]
+    copy = scratch / f"{hashlib.sha256(content).hexdigest()}.dcm"
+    copy.write_bytes(new_header + dataset)
+    located = part10.locate(new_header)
+    assert located is not None
+    return _describe(copy, located, dataset, attributes)
+
+
+def _describe(path: Path, header: part10.Part10, dataset: memoryview, attributes: pydicom.Dataset) -> DicomFile:
     return DicomFile(
         path=path,
-        sop_class_uid=sop_class_uid,
-        sop_instance_uid=sop_instance_uid,
-        transfer_syntax_uid=transfer_syntax_uid,
+        sop_class_uid=header.sop_class_uid,
+        sop_instance_uid=header.sop_instance_uid,
+        transfer_syntax_uid=header.transfer_syntax_uid,
         study_instance_uid=_text(attributes, "StudyInstanceUID"),
         series_instance_uid=_text(attributes, "SeriesInstanceUID"),
         modality=_text(attributes, "Modality"),
@@ -67,13 +72,24 @@ def read(source: Path, scratch: Path) -> DicomFile:
     )
 
 
-def _attributes(source: Path) -> pydicom.Dataset:
+def _readable(dataset: memoryview, transfer_syntax_uid: str) -> pydicom.Dataset:
+    try:
+        return outline(dataset, transfer_syntax_uid).attributes
+    except UnreadableDataSet:
+        return pydicom.Dataset()
+
+
+def _forced(source: Path) -> pydicom.Dataset:
+    """Read a data set that nothing announces. Raises NotSendable if it is none, or lacks the UIDs of its object."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd values are the sender's; they are sent as they are
-            return pydicom.dcmread(source, force=True, stop_before_pixels=True)
+            attributes = pydicom.dcmread(source, force=True, stop_before_pixels=True)
     except Exception as error:  # pydicom raises whatever the bytes lead it to
         raise NotSendable(f"{source.name} is not DICOM: {error}.") from error
+    if not _text(attributes, "SOPClassUID") or not _text(attributes, "SOPInstanceUID"):
+        raise NotSendable(f"{source.name} names no SOP Class UID and SOP Instance UID.")
+    return attributes
 
 
 def _text(attributes: pydicom.Dataset, keyword: str) -> str:

@@ -114,14 +114,14 @@ def move(node: Node, files: Sequence[DicomFile], destination_ae_title: str) -> N
 
 
 @contextlib.contextmanager
-def destination(ae_title: str, sink: Sink) -> Iterator[int]:
-    """Be a C-MOVE destination on a free port of the loopback interface, which is yielded.
+def destination(ae_title: str, sink: Sink, port: int = 0) -> Iterator[int]:
+    """Be a C-MOVE destination on a port of the loopback interface, a free one for 0; the port is yielded.
 
     What it is sent goes to `sink`, by one thread an association.
     """
     entity = _entity()
     entity.ae_title = ae_title
-    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, _take, [sink])])
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, _take, [sink])])
     try:
         yield server.server_address[1]
     finally:

@@ -1,5 +1,6 @@
 """A synthetic CT of a thorax: what demo and bench send when no patient's images are at hand."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +17,30 @@ NOISE_HU = 14.0
 Hounsfield = npt.NDArray[np.float32]
 
 
-def write_ct(folder: Path, slices: int, seed: int = 1) -> list[Path]:
+def write_ct(folder: Path, slices: int, distinct: int | None = None) -> list[Path]:
     """Write a CT series of 512 x 512 images, 12 bits stored in 16, about 512 KiB each; return its files in order.
 
-    The pixels depend on `seed` alone; the UIDs are new each time.
+    distinct: the pixels repeat after so many slices, which saves the time to make them.
+    The pixels are the same each time, the UIDs are new.
     """
+    distinct = distinct or slices
     study, series, frame_of_reference = generate_uid(), generate_uid(), generate_uid()
     paths = []
     for number in range(slices):
         image = _attributes(number, study, series, frame_of_reference)
-        hounsfield = _anatomy(number / max(1, slices - 1)) + _noise(np.random.default_rng((seed, number)))
-        stored = np.clip(np.rint(hounsfield - RESCALE_INTERCEPT), 0, 4095).astype("<u2")
-        image.PixelData = stored.tobytes()
+        image.PixelData = _stored_pixels(number % distinct, distinct)
         path = folder / f"ct-{number + 1:04d}.dcm"
         image.save_as(path, enforce_file_format=True)
         paths.append(path)
     return paths
+
+
+@functools.lru_cache(maxsize=32)
+def _stored_pixels(number: int, slices: int) -> bytes:
+    """Return the pixel data of one slice out of `slices`."""
+    hounsfield = _anatomy(number / max(1, slices - 1)) + _noise(np.random.default_rng(number))
+    stored = np.clip(np.rint(hounsfield - RESCALE_INTERCEPT), 0, 4095)
+    return bytes(stored.astype("<u2"))
 
 
 def _anatomy(position: float) -> Hounsfield:
@@ -70,7 +79,8 @@ def _noise(random: np.random.Generator) -> Hounsfield:
     """Return noise as a soft-tissue kernel leaves it: correlated between neighbours."""
     white = random.standard_normal((ROWS, COLUMNS), np.float32)
     smooth = white + 0.5 * (np.roll(white, 1, 0) + np.roll(white, 1, 1)) + 0.25 * np.roll(white, (1, 1), (0, 1))
-    return smooth * np.float32(NOISE_HU / 1.25)
+    scaled: Hounsfield = smooth * np.float32(NOISE_HU / 1.25)
+    return scaled
 
 
 def _attributes(number: int, study: str, series: str, frame_of_reference: str) -> FileDataset:

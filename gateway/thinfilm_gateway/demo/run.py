@@ -1,7 +1,6 @@
 """`thinfilm demo`: real DICOM goes into a gateway in a temporary folder, into its archive, and back, byte for byte."""
 
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,23 +8,16 @@ from typing import Any
 from rich.console import Console
 
 from thinfilm_gateway.client import network
+from thinfilm_gateway.client.archived import await_archived
 from thinfilm_gateway.client.gateway import RunningGateway, running_gateway
 from thinfilm_gateway.demo import table
 from thinfilm_gateway.demo.proof import Proof
 from thinfilm_gateway.demo.samples import Samples, collect
-from thinfilm_gateway.index.database import Database
-from thinfilm_gateway.index.kept import kept_series
 from thinfilm_gateway.progress import step
 
 DESTINATION = "DEMO-STORE"
 SERIES_QUIET_SECONDS = 2.0
 SENDING_ASSOCIATIONS = 4
-ARCHIVE_SECONDS = 3600.0  # for all series to be compressed: how large one's own folder is, nobody knows
-LOOK_EVERY_SECONDS = 0.5
-
-
-class NotArchived(Exception):
-    """Not everything reached the archive; the message is one sentence."""
 
 
 def run(console: Console, own_folder: Path | None) -> bool:
@@ -51,18 +43,15 @@ def run(console: Console, own_folder: Path | None) -> bool:
                 folder, series_quiet_seconds=SERIES_QUIET_SECONDS, cache_bytes=0, decoded_cache_bytes=0, peers=peers
             ) as gateway:
                 _send(console, gateway, samples, proof)
-                _await_archived(console, gateway, proof)
+                with step(console, "compress, prove, forget the spool copies", len(proof.series())) as advance:
+                    rows = await_archived(gateway.settings, advance)
                 with step(console, "return by C-GET", len(proof.stored)) as advance:
                     _get(gateway, proof, advance)
                 with step(console, "return by C-MOVE", len(proof.stored)) as advance:
                     returned.append(advance)
                     for files in proof.series():
                         network.move(gateway.node, files, DESTINATION)
-                database = Database(gateway.settings.index_url)
-                with database.reading() as session:
-                    kept = {(row.study_instance_uid, row.series_instance_uid): row for row in kept_series(session)}
-                database.dispose()
-        table.show(console, proof, kept, samples)
+        table.show(console, proof, {(row.study_instance_uid, row.series_instance_uid): row for row in rows}, samples)
     return not proof.faults and all(proof.is_exact(file) for file in proof.stored.values())
 
 
@@ -72,30 +61,6 @@ def _send(console: Console, gateway: RunningGateway, samples: Samples, proof: Pr
             network.store_parallel(gateway.node, samples.files, SENDING_ASSOCIATIONS, lambda sent: advance())
         )
         proof.note_sent(network.store(gateway.node, samples.further, lambda sent: advance()))
-
-
-def _await_archived(console: Console, gateway: RunningGateway, proof: Proof) -> None:
-    """Wait until everything lies in containers and the spool holds nothing: what is returned then was decoded.
-
-    A spool without files also shows that refused objects have left nothing behind.
-    """
-    database = Database(gateway.settings.index_url)
-    deadline = time.monotonic() + ARCHIVE_SECONDS
-    with step(console, "compress, prove, forget the spool copies", len(proof.series())) as advance:
-        shown = 0
-        while True:
-            with database.reading() as session:
-                rows = kept_series(session)
-            for _ in range(sum(row.archived == row.instances for row in rows) - shown):
-                shown += 1
-                advance()
-            left = sum(1 for path in gateway.settings.spool_dir.rglob("*") if path.is_file())
-            if not left and all(row.archived == row.instances for row in rows):
-                break
-            if time.monotonic() > deadline:
-                raise NotArchived(f"After {ARCHIVE_SECONDS:g} s, {left} files still lie in the spool.")
-            time.sleep(LOOK_EVERY_SECONDS)
-    database.dispose()
 
 
 def _get(gateway: RunningGateway, proof: Proof, advance: Callable[[], None]) -> None:

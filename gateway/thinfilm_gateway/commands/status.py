@@ -1,0 +1,61 @@
+"""`thinfilm status`: what is kept, what waits, and what needs a hand."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from thinfilm_gateway.config import Settings
+from thinfilm_gateway.index import status as index_status
+from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.status import Problem, Summary
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of a gateway, running or not; problems: at most 100 of each kind, the latest first."""
+
+    summary: Summary
+    problems: tuple[Problem, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that `--json` prints."""
+        return self.summary.to_json() | {"problems": [asdict(problem) for problem in self.problems]}
+
+
+def status(settings: Settings) -> Status:
+    """Read the state out of the index. Raises UnusableIndex."""
+    database = Database(settings.index_url)
+    try:
+        database.check()
+        with database.reading() as session:
+            return Status(index_status.summary(session), tuple(index_status.problems(session)))
+    finally:
+        database.dispose()
+
+
+def render(result: Status) -> RenderableType:
+    """Return the same for a terminal."""
+    counts = result.summary
+    archived_bytes = counts.received_bytes - counts.waiting_bytes
+    ratio = f", {archived_bytes / counts.container_bytes:.2f} times smaller" if counts.container_bytes else ""
+    rows = {
+        "kept": f"{counts.instances} instances, {counts.series} series, {counts.studies} studies",
+        "patients": str(counts.patients),
+        "received": f"{counts.received} instances wait to be compressed",
+        "archived": f"{counts.archived} instances in {counts.containers} containers",
+        "as received": f"{counts.as_received} instances were given up",
+        "quarantined": f"{counts.quarantined} instances are damaged",
+        "conflicts": f"{counts.conflicts} further revisions are kept and not served",
+        "bytes": f"{archived_bytes:,} archived in {counts.container_bytes:,}{ratio}; {counts.waiting_bytes:,} not",
+        "jobs": f"{counts.jobs_waiting} wait, {counts.jobs_running} run, {counts.jobs_failed} have failed",
+    }
+    if counts.oldest_due:
+        rows["due since"] = f"{counts.oldest_due:%Y-%m-%d %H:%M:%S} UTC"
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, text in rows.items():
+        table.add_row(name, text)
+    problems = [Text(f"{problem.kind} {problem.uid} {problem.reason}") for problem in result.problems]
+    return Group(table, Text("\nneeds a hand" if problems else "\nnothing needs a hand"), *problems)

@@ -1,0 +1,88 @@
+"""Everything once through a whole site: in by C-STORE, into the archive, found, and back by C-GET and C-MOVE."""
+
+from pathlib import Path
+
+from support.datasets import ct_series, one_of_each
+from support.dcmtk import dcmsend, echoscu, findscu, getscu, movescu, storescp, storescu
+from support.objects import datasets_in, write_files
+from support.sites import OUR_STORE, STORESCP, Site
+from thinfilm_gateway.client import network
+from thinfilm_gateway.client.files import DicomFile
+from thinfilm_gateway.demo.proof import Proof
+
+
+def test_every_kind_of_object_comes_back_from_the_archive_byte_for_byte(site: Site, tmp_path: Path):
+    proof = Proof()
+    files = write_files(tmp_path, [*one_of_each().values(), *ct_series(12, 64, series="kinds")])
+    proof.note_sent(network.store_parallel(site.gateway.node, files, 3))
+    assert not proof.refused
+    rows = site.await_archived()
+    assert sum(row.archived for row in rows) >= len(files)
+
+    retrieve(site, proof)
+    assert proof.faults == []
+    assert all(proof.is_exact(file) for file in files)
+
+
+def test_what_dcmtk_sends_is_what_dcmtk_gets_back(site: Site, tmp_path: Path):
+    files = write_files(tmp_path / "files", ct_series(4, 48, series="dcmtk"))
+    paths = [file.path for file in files]
+    echoscu(site.port).check()
+    # DCMTK writes data sets anew when it sends them; a receiver of its own shows what it sends.
+    with storescp(site.destinations[STORESCP], mkdir(tmp_path / "reference")):
+        storescu(site.destinations[STORESCP], paths).check()
+    reference = datasets_in(tmp_path / "reference")
+    assert len(reference) == 4
+    storescu(site.port, paths[:2]).check()
+    dcmsend(site.port, paths[2:]).check()
+    site.await_archived()
+
+    study = files[0].study_instance_uid
+    keys = ["QueryRetrieveLevel=STUDY", f"StudyInstanceUID={study}"]
+    getscu(site.port, keys, mkdir(tmp_path / "got"), "-S").check()
+    got = datasets_in(tmp_path / "got")
+    assert {uid: got[uid] for uid in reference} == reference
+
+    with storescp(site.destinations[STORESCP], mkdir(tmp_path / "moved")):
+        movescu(site.port, keys, STORESCP, "-S").check()
+    moved = datasets_in(tmp_path / "moved")
+    assert {uid: moved[uid] for uid in reference} == reference
+
+    answer = findscu(site.port, [*keys[:1], f"StudyInstanceUID={study}", "NumberOfStudyRelatedInstances"], "-S").check()
+    assert study in answer.output
+    assert f"[{len(got)}" in answer.output.split("NumberOfStudyRelatedInstances")[0].rsplit("(0020,1208)", 1)[1]
+
+
+def test_objects_that_arrive_late_in_a_series_come_back_too(site: Site, tmp_path: Path):
+    proof = Proof()
+    files = write_files(tmp_path, ct_series(6, 32, series="late"))
+    for part in (files[:4], files[4:]):
+        proof.note_sent(network.store(site.gateway.node, part))
+        site.await_archived()
+    retrieve(site, proof)
+    assert proof.faults == []
+    assert all(proof.is_exact(file) for file in files)
+
+
+def retrieve(site: Site, proof: Proof) -> None:
+    """Get and move every series of what was stored."""
+
+    def got(*received) -> None:
+        proof.note_received("C-GET", *received)
+
+    def moved(*received) -> None:
+        proof.note_received("C-MOVE", *received)
+
+    with network.destination(OUR_STORE, moved, site.destinations[OUR_STORE]):
+        for files in proof.series():
+            network.get(site.gateway.node, files, got)
+            network.move(site.gateway.node, files, OUR_STORE)
+
+
+def mkdir(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def uids(files: list[DicomFile]) -> set[str]:
+    return {file.sop_instance_uid for file in files}

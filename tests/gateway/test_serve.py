@@ -1,0 +1,199 @@
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from support.datasets import one_of_each
+from support.dcmtk import echoscu
+from support.gateway import running_gateway
+from support.objects import write_files
+from support.servers import postgres
+from thinfilm_gateway.client.gateway import DidNotRun
+from thinfilm_gateway.client.network import echo, store
+from thinfilm_gateway.config import ENVIRONMENT_PREFIX, Settings
+from thinfilm_gateway.index.database import Database
+
+WAIT_SECONDS = 30.0
+SMALL = {"receivers": 1, "local_workers": 0}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "It did not come about in time."
+        time.sleep(0.02)
+
+
+def refused_serve(settings: Settings) -> str:
+    """Run `thinfilm serve`, which must refuse to start; return what it says."""
+    others = {key: value for key, value in os.environ.items() if not key.startswith(ENVIRONMENT_PREFIX)}
+    done = subprocess.run(
+        [sys.executable, "-m", "thinfilm_gateway", "serve"],
+        env=others | settings.to_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def children(process_id: int, name: str) -> list[int]:
+    """Return the ids of the child processes that were started as `name`, in the order of their start."""
+    listed = Path(f"/proc/{process_id}/task/{process_id}/children").read_text(encoding="utf-8").split()
+    return [int(child) for child in listed if name in Path(f"/proc/{child}/cmdline").read_text(encoding="utf-8")]
+
+
+def is_running(process_id: int) -> bool:
+    """Tell whether a process is there and not dead already."""
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def receivers(process_id: int) -> list[int]:
+    return children(process_id, "spawn_main")
+
+
+def test_it_answers_echo_and_health_and_stops_with_status_0(tmp_path):
+    with running_gateway(tmp_path) as gateway:
+        assert echo(gateway.node)
+        health = gateway.health()
+        assert health["status"] == "ok"
+        assert health["instances"] == 0
+        assert health["processes"] == {"receivers": 2, "receivers_alive": 2, "workers": 1, "workers_alive": 1}
+    assert gateway.process.returncode == 0
+
+
+def test_the_data_folder_is_readable_by_its_owner_alone(tmp_path):
+    with running_gateway(tmp_path, **SMALL) as gateway:
+        assert stat.S_IMODE(gateway.settings.data_dir.stat().st_mode) == 0o700
+
+
+def test_interrupt_stops_it_in_order_too(tmp_path):
+    with running_gateway(tmp_path, **SMALL) as gateway:
+        gateway.process.send_signal(signal.SIGINT)
+        assert gateway.process.wait(WAIT_SECONDS) == 0
+
+
+def test_a_receiver_that_dies_is_started_again_while_the_others_go_on(tmp_path):
+    with running_gateway(tmp_path, **SMALL) as gateway:
+        (first,) = receivers(gateway.process.pid)
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: receivers(gateway.process.pid) not in ([], [first]) and echoscu(gateway.node.port).ok)
+        wait_until(lambda: gateway.health()["status"] == "ok")
+
+
+def test_without_a_living_receiver_health_is_503(tmp_path):
+    with running_gateway(tmp_path, **SMALL) as gateway:
+        for _ in range(3):  # dying young again and again, it gets longer and longer pauses
+            wait_until(lambda: bool(receivers(gateway.process.pid)))
+            os.kill(receivers(gateway.process.pid)[0], signal.SIGKILL)
+            wait_until(lambda: not receivers(gateway.process.pid))
+        url = f"http://127.0.0.1:{gateway.settings.http_port}/health"
+        with pytest.raises(urllib.error.HTTPError, match="503") as caught:
+            urllib.request.urlopen(url, timeout=10)
+        with caught.value as answer:
+            assert json.load(answer)["status"] == "down"
+
+
+def test_children_end_when_the_parent_is_killed_and_a_new_one_takes_over(tmp_path):
+    with pytest.raises(DidNotRun), running_gateway(tmp_path, local_workers=1) as gateway:  # noqa: PT012
+        left = receivers(gateway.process.pid)
+        assert len(left) == 3
+        gateway.process.kill()
+        gateway.process.wait()
+        wait_until(lambda: not any(is_running(child) for child in left))
+    with running_gateway(tmp_path, dicom_port=gateway.settings.dicom_port, **SMALL) as second:
+        assert echo(second.node)
+
+
+def test_what_was_stored_is_there_after_a_restart(tmp_path):
+    files = write_files(tmp_path / "files", one_of_each().values())
+    with running_gateway(tmp_path, **SMALL) as gateway:
+        assert {sent.status for sent in store(gateway.node, files)} == {0x0000}
+    with running_gateway(tmp_path, **SMALL) as gateway:
+        assert gateway.health()["instances"] == len(files)
+
+
+def test_a_second_one_on_the_same_folder_is_refused_in_one_sentence(tmp_path):
+    with running_gateway(tmp_path, **SMALL) as gateway:
+        said = refused_serve(gateway.settings.model_copy(update={"dicom_port": 0, "http_port": 0}))
+        assert f"process {gateway.process.pid}" in said
+        assert "another --data-dir" in said
+
+
+@pytest.mark.parametrize("key", ["dicom_port", "http_port"])
+def test_a_port_that_is_taken_is_refused_in_one_sentence(tmp_path, key):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ports = {"dicom_port": 0, "http_port": 0, key: port}
+        said = refused_serve(Settings(data_dir=tmp_path / "data", dicom_host="127.0.0.1", **ports))
+    assert said == f"thinfilm: The gateway cannot listen on 127.0.0.1 port {port}: Address already in use."
+
+
+def test_a_port_that_another_gateway_listens_on_is_refused(tmp_path):
+    with running_gateway(tmp_path, **SMALL) as gateway:
+        places = {"data_dir": tmp_path / "other", "http_port": 0}
+        assert "Address already in use" in refused_serve(gateway.settings.model_copy(update=places))
+
+
+def test_a_data_folder_that_cannot_be_made_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    said = refused_serve(Settings(data_dir=tmp_path / "file" / "data", dicom_port=0, http_port=0))
+    assert "cannot be made" in said
+
+
+def test_an_unknown_codec_is_refused_in_one_sentence(tmp_path):
+    settings = Settings(data_dir=tmp_path, dicom_port=0, http_port=0, lossless_codecs=("jpegxxl",))
+    assert "No codec is called 'jpegxxl'" in refused_serve(settings)
+
+
+def test_tables_that_are_missing_in_postgresql_are_refused_with_the_command_that_makes_them(tmp_path):
+    with postgres() as server:
+        settings = Settings(data_dir=tmp_path, dicom_port=0, http_port=0, database_url=server.url())
+        assert "run `thinfilm db upgrade`" in refused_serve(settings)
+
+
+def test_health_is_503_while_the_index_is_away_and_200_when_it_is_back(tmp_path):
+    with postgres() as server:
+        url = server.url()
+        database = Database(url)
+        database.upgrade()
+        database.dispose()
+        with running_gateway(tmp_path, database_url=url, **SMALL) as gateway:
+            assert gateway.health()["status"] == "ok"
+            with psycopg.connect(host="127.0.0.1", port=server.port, user="thinfilm", dbname="template1") as admin:
+                admin.autocommit = True
+                admin.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS false")
+                admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'postgres'")
+                assert gateway.health()["status"] == "down"
+                admin.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS true")
+            assert gateway.health()["status"] == "ok"
+
+
+def test_the_page_for_people_shows_the_same_counts(tmp_path):
+    with running_gateway(tmp_path, **SMALL) as gateway:
+        url = f"http://127.0.0.1:{gateway.settings.http_port}"
+        with urllib.request.urlopen(f"{url}/", timeout=10) as answer:
+            page = answer.read().decode()
+        assert answer.headers["Content-Type"].startswith("text/html")
+        assert "<th>instances</th><td>0</td>" in page
+        with pytest.raises(urllib.error.HTTPError, match="404") as caught:
+            urllib.request.urlopen(f"{url}/other", timeout=10)
+        caught.value.close()
