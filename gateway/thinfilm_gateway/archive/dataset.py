@@ -7,7 +7,6 @@ structure that is wrong does.
 import mmap
 import tempfile
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydicom import Dataset
@@ -27,7 +26,12 @@ from thinfilm_gateway.archive.elements import (
 MAX_ATTRIBUTE_BYTES = 64 * 1024
 """Longer values are bulk data and are not among the attributes."""
 
-_ATTRIBUTES_BUDGET = 16 * 1024 * 1024  # bytes of attribute values held, whatever the data set
+# What is held of a data set, whatever it has: bytes of values, and what a Python object costs besides.
+_STANDARD_BUDGET = 16 * 1024 * 1024
+_PRIVATE_BUDGET = 8 * 1024 * 1024
+_ELEMENT_COST = 512
+_MAX_ELEMENTS = 1_000_000
+
 _ATTRIBUTES_DEPTH = 32  # pydicom reads sequences of undefined length recursively
 _MAX_INFLATED_BYTES = 1 << 31
 _DEFLATED_CHUNK = 4 * 1024  # grows to 4 MiB at most
@@ -87,57 +91,60 @@ def outline(dataset: Octets, transfer_syntax_uid: str) -> DataSetOutline:
 
 
 def _outline(dataset: Octets, transfer_syntax_uid: str, declared: Encoding) -> DataSetOutline:
-    with memoryview(dataset) as view, view.cast("B") as octets:
-        if not len(octets):
-            raise UnreadableDataSet("The data set is empty.")
-        encoding, elements = _consistent_walk(octets, declared)
-        attributes = _attributes(octets, elements, encoding)
-    pixels = next((element for element in elements if element.tag == _PIXEL_DATA), None)
-    native = pixels is not None and not pixels.undefined_length
-    return DataSetOutline(
-        transfer_syntax_uid=transfer_syntax_uid,
-        implicit_vr=encoding.implicit_vr,
-        little_endian=encoding.little_endian,
-        attributes=attributes,
-        pixel_data=Span(pixels.value_offset, pixels.value_end - pixels.value_offset) if pixels and native else None,
-    )
-
-
-def _consistent_walk(view: memoryview, declared: Encoding) -> tuple[Encoding, list[Element]]:
-    """Return the first encoding in which the whole data set is consistent, and its elements in it."""
     mixed = Encoding(implicit_vr=False, little_endian=declared.little_endian, mixed=True)
-    first_error: InconsistentStructureError | None = None
-    for encoding in dict.fromkeys((declared, _EXPLICIT_LITTLE, _IMPLICIT_LITTLE, _EXPLICIT_BIG, mixed)):
-        try:
-            return encoding, list(walk(view, encoding))
-        except InconsistentStructureError as error:
-            first_error = first_error or error
-    raise UnreadableDataSet(f"The bytes are not a DICOM data set. {first_error}") from None
+    reason = ""
+    with memoryview(dataset) as view, view.cast("B") as octets:
+        if not octets:
+            raise UnreadableDataSet("The data set is empty.")
+        for encoding in dict.fromkeys((declared, _EXPLICIT_LITTLE, _IMPLICIT_LITTLE, _EXPLICIT_BIG, mixed)):
+            try:
+                attributes, pixel_data = _survey(octets, encoding)
+            except InconsistentStructureError as error:
+                reason = reason or str(error)
+                continue
+            return DataSetOutline(
+                transfer_syntax_uid, encoding.implicit_vr, encoding.little_endian, attributes, pixel_data
+            )
+    raise UnreadableDataSet(f"The bytes are not a DICOM data set. {reason}")
 
 
-def _attributes(view: memoryview, elements: Iterable[Element], encoding: Encoding) -> Dataset:
-    budget = _ATTRIBUTES_BUDGET
+def _survey(view: memoryview, encoding: Encoding) -> tuple[Dataset, Span | None]:
+    """Walk the whole data set; return its attributes and its first native pixel data."""
     raw: dict[int, RawDataElement] = {}
-    for element in elements:
+    budgets = {"standard": _STANDARD_BUDGET, "private": _PRIVATE_BUDGET}
+    pixels: Element | None = None
+    for number, element in enumerate(walk(view, encoding)):
+        if number == _MAX_ELEMENTS:
+            raise InconsistentStructureError(f"It has more than {_MAX_ELEMENTS} elements.")
+        group = element.tag >> 16
+        if element.tag == _PIXEL_DATA:
+            pixels = pixels or element
         length = element.value_end - element.value_offset
-        if element.tag >> 16 == _PIXEL_GROUP or element.depth > _ATTRIBUTES_DEPTH:
+        kind = "private" if group % 2 else "standard"
+        cost = length + _ELEMENT_COST
+        if group == _PIXEL_GROUP or element.depth > _ATTRIBUTES_DEPTH or length > MAX_ATTRIBUTE_BYTES:
             continue
-        if length > min(MAX_ATTRIBUTE_BYTES, budget):
-            continue
-        budget -= length
-        tag = Tag(element.tag)
-        raw[tag] = RawDataElement(
-            tag,
-            element.vr,
-            UNDEFINED_LENGTH if element.undefined_length else length,
-            bytes(view[element.value_offset : element.value_end]),
-            element.value_offset,
-            element.vr is None,
-            encoding.little_endian,
-        )
+        if cost <= budgets[kind]:
+            budgets[kind] -= cost
+            raw[Tag(element.tag)] = _raw(view, element, encoding)
     attributes = Dataset(raw)
     attributes.set_original_encoding(encoding.implicit_vr, encoding.little_endian, values.python_encodings(attributes))
-    return attributes
+    if pixels is None or pixels.undefined_length:
+        return attributes, None
+    return attributes, Span(pixels.value_offset, pixels.value_end - pixels.value_offset)
+
+
+def _raw(view: memoryview, element: Element, encoding: Encoding) -> RawDataElement:
+    value = bytes(view[element.value_offset : element.value_end])
+    return RawDataElement(
+        Tag(element.tag),
+        element.vr,
+        UNDEFINED_LENGTH if element.undefined_length else len(value),
+        value,
+        element.value_offset,
+        element.vr is None,
+        encoding.little_endian,
+    )
 
 
 def _inflate(dataset: Octets) -> Octets:

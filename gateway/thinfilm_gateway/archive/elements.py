@@ -19,6 +19,11 @@ _ITEM_END = 0xFFFEE00D
 _SEQUENCE_END = 0xFFFEE0DD
 _MAX_DEPTH = 256
 
+# By little_endian: tag and length; VR and short length; long length.
+_IMPLICIT = {True: struct.Struct("<HHL"), False: struct.Struct(">HHL")}
+_EXPLICIT = {True: struct.Struct("<2sH"), False: struct.Struct(">2sH")}
+_LONG_LENGTH = {True: struct.Struct("<L"), False: struct.Struct(">L")}
+
 _SHORT_FORM = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 LONG_FORM = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 
@@ -66,8 +71,7 @@ def walk(view: memoryview, encoding: Encoding) -> Iterator[Element]:
     """Yield the top-level elements in the order they are written.
 
     Zero bytes behind the last element are taken as padding, and a surplus delimiter is passed over, since some writers
-    close a sequence twice. Raises InconsistentStructureError where the bytes are not
-    elements, or end within one.
+    close a sequence twice. Raises InconsistentStructureError where the bytes are not elements, or end within one.
     """
     size = len(view)
     offset = 0
@@ -100,20 +104,21 @@ def walk(view: memoryview, encoding: Encoding) -> Iterator[Element]:
 
 def _header(view: memoryview, offset: int, encoding: Encoding) -> _Header:
     """Read the header of the element at the offset. Raises InconsistentStructureError if it is none."""
-    order = "<" if encoding.little_endian else ">"
+    little = encoding.little_endian
     try:
-        group, element, vr, short = struct.unpack_from(f"{order}HH2sH", view, offset)
+        group, element, length = _IMPLICIT[little].unpack_from(view, offset)
         tag = group << 16 | element
         if encoding.implicit_vr or group == 0xFFFE:
-            return _Header(tag, None, offset + 8, struct.unpack_from(f"{order}L", view, offset + 4)[0])
+            return _Header(tag, None, offset + 8, length)
+        vr, short = _EXPLICIT[little].unpack_from(view, offset + 4)
         if vr in _SHORT_FORM:
             return _Header(tag, vr, offset + 8, short)
         if vr in LONG_FORM or (_looks_like_vr(vr) and short == 0):  # unknown VRs are of the long form (PS3.5 7.1.2)
-            return _Header(tag, vr, offset + 12, struct.unpack_from(f"{order}L", view, offset + 8)[0])
+            return _Header(tag, vr, offset + 12, _LONG_LENGTH[little].unpack_from(view, offset + 8)[0])
         if _looks_like_vr(vr):
             return _Header(tag, vr, offset + 8, short)
         if encoding.mixed:
-            return _Header(tag, None, offset + 8, struct.unpack_from(f"{order}L", view, offset + 4)[0])
+            return _Header(tag, None, offset + 8, length)
     except struct.error:
         raise InconsistentStructureError(f"The data set ends within the element at byte {offset}.") from None
     raise InconsistentStructureError(f"The element {_name(tag)} at byte {offset} has no value representation.")
@@ -172,7 +177,7 @@ def _looks_like_vr(vr: bytes) -> bool:
 
 def _only_zeros(view: memoryview, offset: int) -> bool:
     chunk = 1 << 16
-    return not any(any(view[start : start + chunk]) for start in range(offset, len(view), chunk))
+    return not any(bytes(view[start : start + chunk]).strip(b"\0") for start in range(offset, len(view), chunk))
 
 
 def _name(tag: int) -> str:

@@ -278,21 +278,35 @@ def test_depth_that_is_legal_is_walked_and_only_kept_where_it_can_be_read() -> N
 
 def test_a_hundred_thousand_elements_are_outlined_in_seconds() -> None:
     many = b"".join(element(0x00110000 + number % 65536, "LO", b"ab", EXPLICIT) for number in range(100_000))
+    many += encode({"StudyInstanceUID": "1.2.3"}, EXPLICIT)
     started = time.monotonic()
-    outline(many, EXPLICIT_LITTLE)
+    found = outline(many, EXPLICIT_LITTLE)
     assert time.monotonic() - started < 10
+    assert text(found.attributes, "StudyInstanceUID") == "1.2.3"
+
+
+def test_more_than_a_million_elements_are_refused() -> None:
+    with pytest.raises(UnreadableDataSet, match="more than 1000000 elements"):
+        outline(element(0x00111010, "", b"", IMPLICIT) * 1_000_001, IMPLICIT_LITTLE)
+
+
+def test_zeros_behind_the_last_element_are_padding_however_many() -> None:
+    found = outline(encode({"PatientID": "P"}, EXPLICIT) + bytes(50_000_001), EXPLICIT_LITTLE)
+    assert text(found.attributes, "PatientID") == "P"
 
 
 def test_attributes_stay_within_their_budget_whatever_the_data_set() -> None:
     many = b"".join(element(0x00110000 + number, "OB", bytes(60_000), EXPLICIT) for number in range(600))
     many += encode({"PatientID": "P"}, EXPLICIT)
+    many += b"".join(element(0x40000000 + number, "OB", bytes(60_000), EXPLICIT) for number in range(600))
     tracemalloc.start()
     try:
         found = outline(many, EXPLICIT_LITTLE)
-        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
     finally:
         tracemalloc.stop()
-    assert len(found.attributes) < 300
+    assert len(found.attributes) < 450
+    assert text(found.attributes, "PatientID") == "P"
 
 
 def test_a_mapped_data_set_is_not_copied_and_its_map_can_be_closed(tmp_path: Path) -> None:
