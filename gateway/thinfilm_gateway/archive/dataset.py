@@ -7,7 +7,7 @@ structure that is wrong does.
 import mmap
 import tempfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
@@ -82,11 +82,7 @@ def outline(dataset: Octets, transfer_syntax_uid: str) -> DataSetOutline:
     the other encodings. Raises UnreadableDataSet.
     """
     if transfer_syntax_uid in _DEFLATED:
-        inflated = _inflate(dataset)
-        outlined = _outline(inflated, transfer_syntax_uid, _EXPLICIT_LITTLE)
-        return DataSetOutline(
-            transfer_syntax_uid, outlined.implicit_vr, outlined.little_endian, outlined.attributes, None
-        )
+        return replace(_outline(_inflate(dataset), transfer_syntax_uid, _EXPLICIT_LITTLE), pixel_data=None)
     return _outline(dataset, transfer_syntax_uid, _ENCODING_OF.get(transfer_syntax_uid, _EXPLICIT_LITTLE))
 
 
