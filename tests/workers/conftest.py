@@ -15,7 +15,7 @@ def build_house(tmp_path: Path, database_url: str) -> Iterator[Callable[..., Hou
     houses = []
 
     def build(**overrides: Any) -> House:
-        houses.append(House.build(tmp_path, database_url, **overrides))
+        houses.append(House.build(tmp_path, **{"database_url": database_url, **overrides}))
         return houses[-1]
 
     yield build

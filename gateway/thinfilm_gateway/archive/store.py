@@ -1,5 +1,6 @@
 """Where containers are kept: the interface of an object store, and the store that is a local folder."""
 
+import datetime as dt
 import errno
 import os
 import re
@@ -47,6 +48,9 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove an object. Raises FileNotFoundError, ValueError for a key that is not of new_key's form, OSError."""
+
+    def stored_at(self, key: str) -> dt.datetime:
+        """Return when an object came into the store, in UTC. Raises as `open` does."""
 
     def keys(self) -> Iterator[str]:
         """Give the keys of all objects, in order."""
@@ -128,6 +132,10 @@ class FolderStore:
         path = self._path(key)
         path.unlink()
         sync(path.parent)
+
+    def stored_at(self, key: str) -> dt.datetime:
+        """Return when an object was written; see ObjectStore."""
+        return dt.datetime.fromtimestamp(self._path(key).stat().st_mtime, dt.UTC)
 
     def keys(self) -> Iterator[str]:
         """Give the keys of all objects, in order."""

@@ -3,13 +3,14 @@
 import datetime as dt
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import CursorResult, Select, delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from thinfilm_gateway.index import audit
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.ingest import Received
 from thinfilm_gateway.index.jobs import request_compression
 from thinfilm_gateway.index.models import Container, Instance, Job, Patient
 from thinfilm_gateway.index.states import InstanceState, JobState
@@ -43,7 +44,7 @@ class HeldContainer:
     size_bytes: int
 
 
-_HELD = select(
+_HELD: Any = select(
     Instance.id,
     Instance.series_pk,
     Instance.sop_instance_uid,
@@ -90,6 +91,13 @@ def in_container(session: Session, container_pk: int) -> list[HeldInstance]:
     return _held(session, _HELD.where(Instance.container_pk == container_pk).order_by(Instance.container_entry))
 
 
+def homes(session: Session, instance_pks: Collection[int]) -> dict[int, HeldContainer]:
+    """Return the containers in which instances lie, by the key of the instance."""
+    statement: Any = select(Instance.id, Container.id, Container.key, Container.size_bytes)
+    statement = statement.join(Container, Container.id == Instance.container_pk).where(Instance.id.in_(instance_pks))
+    return {row[0]: HeldContainer(*row[1:]) for row in session.execute(statement)}
+
+
 def without_container(database: Database) -> Iterator[HeldInstance]:
     """Give all instances that lie in no container, oldest first, page by page."""
     last = 0
@@ -130,11 +138,54 @@ def retry_given_up(session: Session, now: dt.datetime) -> int:
     return len(rows)
 
 
-def drop_unused_containers(session: Session, created_before: dt.datetime) -> list[str]:
-    """Remove the rows of older containers that no instance lies in any more; return their keys."""
+def unused_containers(session: Session, created_before: dt.datetime) -> list[HeldContainer]:
+    """Return the older containers in which no instance lies any more."""
     used = select(Instance.id).where(Instance.container_pk == Container.id)
-    statement = delete(Container).where(Container.created_at < created_before, ~used.exists())
-    return list(session.scalars(statement.returning(Container.key).execution_options(synchronize_session=False)))
+    statement: Any = select(Container.id, Container.key, Container.size_bytes)
+    rows = session.execute(statement.where(Container.created_at < created_before, ~used.exists()))
+    return [HeldContainer(*row) for row in rows]
+
+
+def drop_container(session: Session, container_pk: int) -> None:
+    """Remove the row of a container that is unused; what lies in a container keeps its row by a foreign key."""
+    statement = delete(Container).where(Container.id == container_pk)
+    session.execute(statement.execution_options(synchronize_session=False))
+
+
+def has_all(session: Session, contents: Collection[tuple[str, str]]) -> bool:
+    """Tell whether each of these (SOP Instance UID, SHA-256) is kept and may be served, other revisions too."""
+    uids = sorted({uid for uid, _ in contents})
+    kept: set[tuple[str, str]] = set()
+    for start in range(0, len(uids), PAGE_ROWS):
+        statement: Any = select(Instance.sop_instance_uid, Instance.sha256).where(
+            Instance.sop_instance_uid.in_(uids[start : start + PAGE_ROWS]),
+            Instance.state != InstanceState.QUARANTINED,
+        )
+        kept.update((row.sop_instance_uid, row.sha256) for row in session.execute(statement))
+    return kept.issuperset(contents)
+
+
+def drop_needless_jobs(session: Session) -> None:
+    """Remove the waiting jobs of series in which nothing waits."""
+    waiting = select(Instance.id).where(Instance.series_pk == Job.series_pk, Instance.state == InstanceState.RECEIVED)
+    statement = delete(Job).where(Job.state == JobState.WAITING, Job.series_pk.is_not(None), ~waiting.exists())
+    session.execute(statement.execution_options(synchronize_session=False))
+
+
+def instance_pk(session: Session, received: Received) -> int | None:
+    """Return the key of the revision that has the bytes of an object; None if there is none."""
+    statement = select(Instance.id).where(
+        Instance.sop_instance_uid == received.sop_instance_uid,
+        Instance.sha256 == received.sha256,
+        Instance.transfer_syntax_uid == received.transfer_syntax_uid,
+    )
+    return session.scalar(statement)
+
+
+def count_instances(session: Session) -> tuple[int, int]:
+    """Return how many instances there are, and how many of them have a copy in the spool."""
+    row = session.execute(select(func.count(Instance.id), func.count(Instance.spool_name))).one()
+    return row[0], row[1]
 
 
 def mark_verified(session: Session, container_pk: int, now: dt.datetime) -> None:
@@ -159,17 +210,5 @@ def release_from_quarantine(session: Session, held: HeldInstance, reason: str, n
     audit.record(session, "healed", held.sop_instance_uid, detail=reason, now=now)
 
 
-def forget_spool_copy(session: Session, held: HeldInstance) -> bool:
-    """Let the index know nothing of the spool copy of an archived instance any more; False if that is not possible."""
-    statement = update(Instance).where(
-        Instance.id == held.instance_pk,
-        Instance.spool_name == held.spool_name,
-        Instance.container_pk.is_not(None),
-        Instance.state == InstanceState.ARCHIVED,
-    )
-    result = session.execute(statement.values(spool_name=None).execution_options(synchronize_session=False))
-    return cast("CursorResult[Any]", result).rowcount == 1
-
-
-def _held(session: Session, statement: Select[Any]) -> list[HeldInstance]:
+def _held(session: Session, statement: Any) -> list[HeldInstance]:
     return [HeldInstance(*row) for row in session.execute(statement)]

@@ -24,7 +24,7 @@ class JobState(enum.StrEnum):
 INSTANCE_TRANSITIONS: dict[InstanceState, frozenset[InstanceState]] = {
     InstanceState.RECEIVED: frozenset({InstanceState.ARCHIVED, InstanceState.AS_RECEIVED, InstanceState.QUARANTINED}),
     InstanceState.ARCHIVED: frozenset({InstanceState.QUARANTINED}),
-    InstanceState.AS_RECEIVED: frozenset({InstanceState.ARCHIVED, InstanceState.QUARANTINED}),
+    InstanceState.AS_RECEIVED: frozenset({InstanceState.RECEIVED, InstanceState.ARCHIVED, InstanceState.QUARANTINED}),
     InstanceState.QUARANTINED: frozenset({InstanceState.RECEIVED, InstanceState.ARCHIVED, InstanceState.AS_RECEIVED}),
 }
 

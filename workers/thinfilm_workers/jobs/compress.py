@@ -7,8 +7,9 @@ import structlog
 from sqlalchemy.orm import Session
 
 from thinfilm_gateway.archive.container.format import DamagedContainer
-from thinfilm_gateway.archive.container.pack import PackReport, Source, pack
+from thinfilm_gateway.archive.container.pack import Source, pack
 from thinfilm_gateway.archive.container.reader import open_container
+from thinfilm_gateway.archive.container.report import PackReport
 from thinfilm_gateway.archive.store import new_key
 from thinfilm_gateway.config import GIB
 from thinfilm_gateway.index import archiving, audit

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import Container, open_container
-from thinfilm_gateway.index import archiving, holdings
+from thinfilm_gateway.index import archiving, cache, holdings
 from thinfilm_gateway.index.holdings import HeldContainer, HeldInstance
 from thinfilm_gateway.index.states import InstanceState
 from thinfilm_workers.context import Context
@@ -171,6 +171,6 @@ def _apply(session: Session, held: HeldInstance, finding: Finding) -> bool:
             holdings.release_from_quarantine(session, held, "The container gives the bytes that were received.", now)
             return True
         case Finding.DROP_SPOOL_COPY:
-            return holdings.forget_spool_copy(session, held)
+            return cache.forget(session, held.instance_pk)
         case _:
             return archiving.quarantine(session, held.instance_pk, "No copy has the bytes that were received.")

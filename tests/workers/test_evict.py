@@ -1,0 +1,76 @@
+import datetime as dt
+from collections.abc import Callable
+
+from support.datasets import ct_series, mr_series
+from support.house import House
+from thinfilm_gateway.index import cache
+from thinfilm_workers.jobs.evict import evict
+from thinfilm_workers.jobs.scrub import scrub
+
+
+def _read(house: House, position: int, minutes_ago: int) -> None:
+    with house.context.database.session() as session:
+        when = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=minutes_ago)
+        cache.touch(session, [house.instances()[position].id], when)
+
+
+def _file_bytes(house: House) -> int:
+    return house.spool_path(house.instances()[-1]).stat().st_size
+
+
+def test_the_least_recently_read_spool_copies_go_until_the_rest_fits(build_house: Callable[..., House]) -> None:
+    house = build_house()
+    series = ct_series(4)
+    house.receive(series)
+    house.work()
+    for position, minutes_ago in enumerate((1, 4, 2, 3)):
+        _read(house, position, minutes_ago)
+    smaller = build_house(cache_bytes=2 * _file_bytes(house) + 100)
+
+    assert evict(smaller.context) == 2
+
+    assert [instance.spool_name is not None for instance in house.instances()] == [True, False, True, False]
+    assert house.stray_files() == []
+    house.assert_retrievable(series)
+    house.assert_archived(series)
+    assert evict(smaller.context) == 0
+
+
+def test_what_is_not_archived_is_never_evicted(build_house: Callable[..., House]) -> None:
+    house = build_house(cache_bytes=0)
+    house.receive(ct_series(3))
+    assert evict(house.context) == 0
+    assert len(house.context.settings.spool_dir.rglob("*") and list(house.context.spool.names())) == 3
+
+
+def test_a_spool_copy_stays_while_its_container_is_not_whole(build_house: Callable[..., House]) -> None:
+    house = build_house(cache_bytes=0)
+    lost, whole = ct_series(2), mr_series(2)
+    house.receive(lost)
+    house.work()
+    house.receive(whole)
+    house.work()
+    house.container_path(house.containers()[0].key).write_bytes(b"cut off")
+
+    assert evict(house.context) == 2
+
+    assert [instance.spool_name is not None for instance in house.instances()] == [True, True, False, False]
+    scrub(house.context)
+    house.work()
+    assert evict(house.context) == 2
+    house.assert_archived([*lost, *whole])
+
+
+def test_a_file_that_a_crash_left_after_it_was_forgotten_is_swept_away(build_house: Callable[..., House]) -> None:
+    house = build_house()
+    series = ct_series(1)
+    house.receive(series)
+    house.work()
+    with house.context.database.session() as session:
+        assert cache.forget(session, house.instances()[0].id)
+    assert len(house.stray_files()) == 1
+    from thinfilm_workers.jobs.sweep import tidy
+
+    tidy(house.context, grace=dt.timedelta(seconds=-1))
+    assert house.stray_files() == []
+    house.assert_archived(series)

@@ -1,0 +1,137 @@
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.datasets import ct_series, mr_series, one_of_each, patient, structured_report
+from support.house import House, flip_byte
+from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.models import Base, Container, Instance, Patient, Series, Study
+from thinfilm_workers.jobs.evict import evict
+from thinfilm_workers.jobs.reindex import IndexNotEmpty, reindex
+
+# What cannot be told from files: when something was last read or proven, and the numbers of the rows.
+NOT_KEPT = {"id", "last_read_at", "created_at", "verified_at", "patient_pk", "study_pk", "series_pk", "container_pk"}
+
+
+def _table(house: House, model: type[Base], **foreign: dict[int, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a table, with keys of other rows replaced by what these are known by."""
+    rows = []
+    for row in house.rows(model):
+        values = {column.name: getattr(row, column.name) for column in model.__table__.columns}
+        kept = {name: value for name, value in values.items() if name not in NOT_KEPT}
+        rows.append(kept | {name: names.get(values[name]) for name, names in foreign.items()})
+    return sorted(rows, key=repr)
+
+
+def _index(house: House) -> dict[str, list[dict[str, Any]]]:
+    """Return all that matters in the index."""
+    patients = {row.id: row.identity for row in house.rows(Patient)}
+    studies = {row.id: row.study_instance_uid for row in house.rows(Study)}
+    series = {row.id: row.series_instance_uid for row in house.rows(Series)}
+    containers = {row.id: row.key for row in house.rows(Container)}
+    return {
+        "patients": _table(house, Patient),
+        "studies": _table(house, Study, patient_pk=patients),
+        "series": _table(house, Series, study_pk=studies),
+        "instances": _table(house, Instance, series_pk=series, container_pk=containers),
+        "containers": _table(house, Container),
+    }
+
+
+@pytest.fixture
+def rebuild(build_house: Callable[..., House], tmp_path: Path) -> Callable[[], House]:
+    """Give the same data folder with an empty index."""
+
+    def empty() -> House:
+        url = f"sqlite:///{tmp_path / 'rebuilt.sqlite'}"
+        database = Database(url)
+        database.upgrade()
+        database.dispose()
+        return build_house(database_url=url, series_quiet_seconds=0)
+
+    return empty
+
+
+def test_spool_and_containers_alone_give_an_equal_index(
+    build_house: Callable[..., House], rebuild: Callable[[], House]
+) -> None:
+    house = build_house(cache_bytes=30_000)
+    kinds, series = list(one_of_each().values()), ct_series(5)
+    conflicting = ct_series(2, first_seed=9)
+    house.receive(kinds, sender="SCANNER")
+    house.receive(series[:3])
+    house.work()
+    evict(house.context)
+    house.receive(series[3:], sender="LATE")
+    house.receive(conflicting, sender="OTHER")
+    house.work()
+    waiting = mr_series(3, who=patient("Roe^Rick", "T-9"))
+    house.receive(waiting, quiet=dt.timedelta(hours=1))
+    before = _index(house)
+    states = {row["state"] for row in before["instances"]}
+    assert states == {"archived", "received"}
+    assert any(row["revision"] == 2 and not row["current"] for row in before["instances"])
+    assert any(row["spool_name"] is None for row in before["instances"])
+
+    rebuilt = rebuild()
+    report = reindex(rebuilt.context)
+
+    assert report.damages == ()
+    assert _index(rebuilt) == before
+    assert (report.instances, report.containers) == (len(before["instances"]), len(before["containers"]))
+    rebuilt.assert_retrievable([*kinds, *series, *conflicting, *waiting])
+    assert [job.state for job in rebuilt.jobs()] == ["waiting"]
+    rebuilt.work()
+    rebuilt.assert_archived([*kinds, *series, *conflicting, *waiting])
+
+
+def test_an_index_that_is_not_empty_is_left_as_it_is(house: House) -> None:
+    house.receive(ct_series(2))
+    before = _index(house)
+    with pytest.raises(IndexNotEmpty, match="not empty"):
+        reindex(house.context)
+    assert _index(house) == before
+
+
+def test_damaged_files_are_told_and_the_rest_is_entered(house: House, rebuild: Callable[[], House]) -> None:
+    archived, report_object = ct_series(3, size=512), structured_report()
+    house.receive(archived)
+    house.work()
+    house.receive([report_object])
+    flip_byte(house.spool_path(house.instances()[0]), -3)
+    flip_byte(house.spool_path(house.instances()[3]), 400)
+    house.context.spool.remove(str(house.instances()[1].spool_name))
+    house.spool_path(house.instances()[3]).write_bytes(b"no longer DICOM")
+
+    rebuilt = rebuild()
+    report = reindex(rebuilt.context)
+
+    assert len(report.damages) == 2
+    assert rebuilt.states() == ["archived"] * 3
+    assert [instance.spool_name is None for instance in rebuilt.instances()] == [True, True, False]
+    rebuilt.assert_retrievable(archived)
+
+
+def test_a_series_that_lies_in_two_containers_is_found_in_the_newer_one(
+    house: House, rebuild: Callable[[], House]
+) -> None:
+    series = ct_series(2)
+    house.receive(series)
+    house.work()
+    (container,) = house.containers()
+    copy = house.context.work_dir / "copy"
+    copy.write_bytes(house.container_path(container.key).read_bytes())
+    key = "00/" + "0" * 32 + ".tfa"
+    house.context.store.put(key, copy)
+    rebuilt = rebuild()
+    reindex(rebuilt.context)
+    assert [row.key for row in rebuilt.containers()] == [key]
+    rebuilt.assert_archived(series)
+
+
+def test_an_empty_house_gives_an_empty_index(rebuild: Callable[[], House]) -> None:
+    rebuilt = rebuild()
+    assert reindex(rebuilt.context).instances == 0

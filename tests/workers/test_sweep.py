@@ -1,0 +1,173 @@
+import datetime as dt
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import delete
+
+from support.datasets import ct_series
+from support.house import House, make_due
+from thinfilm_gateway.archive.store import new_key
+from thinfilm_gateway.index import jobs
+from thinfilm_gateway.index.ingest import Outcome
+from thinfilm_gateway.index.models import Job
+from thinfilm_workers.jobs.sweep import GRACE, sweep, tidy
+
+LONG_AGO = dt.datetime.now(dt.UTC) - 2 * GRACE
+A_MOMENT = dt.timedelta(0)
+
+
+def _age(path: Path) -> None:
+    os.utime(path, (LONG_AGO.timestamp(), LONG_AGO.timestamp()))
+
+
+def _take(house: House, lease: dt.timedelta) -> None:
+    """Take the due job as a worker that then falls silent."""
+    with house.context.database.session() as session:
+        assert jobs.claim(session, "silent worker", lease, [jobs.COMPRESS_CPU]) is not None
+
+
+def test_the_job_of_a_silent_worker_comes_back(house: House) -> None:
+    series = ct_series(2)
+    house.receive(series)
+    _take(house, lease=dt.timedelta(seconds=-1))
+    sweep(house.context)
+    (job,) = house.jobs()
+    assert job.state == "waiting"
+    assert "silent worker" in str(job.error)
+    make_due(house)
+    house.work()
+    house.assert_archived(series)
+
+
+def test_the_job_of_a_worker_that_renews_its_lease_is_left_alone(house: House) -> None:
+    house.receive(ct_series(2))
+    _take(house, lease=dt.timedelta(minutes=1))
+    sweep(house.context)
+    assert house.jobs()[0].state == "running"
+
+
+def test_a_job_whose_workers_all_fell_silent_leaves_its_instances_as_received(
+    build_house: Callable[..., House],
+) -> None:
+    house = build_house(max_attempts=1)
+    series = ct_series(2)
+    house.receive(series)
+    _take(house, lease=dt.timedelta(seconds=-1))
+    sweep(house.context)
+    assert house.states() == ["as_received"] * 2
+    house.assert_retrievable(series)
+
+
+def test_a_series_that_lost_its_job_gets_one(house: House) -> None:
+    series = ct_series(2)
+    house.receive(series)
+    with house.context.database.session() as session:
+        session.execute(delete(Job))
+    sweep(house.context)
+    house.work()
+    house.assert_archived(series)
+    sweep(house.context)
+    assert [job.state for job in house.jobs()] == ["done"]
+
+
+def test_a_spool_file_without_a_row_is_adopted_with_sender_and_time(house: House) -> None:
+    (encoded,) = ct_series(1)
+    received = house.spool(encoded, "SCANNER")
+    _age(house.context.spool.path(str(received.spool_name)))
+
+    tidy(house.context)
+
+    (instance,) = house.instances()
+    assert (instance.sender_ae_title, instance.sender_address) == ("SCANNER", "192.0.2.7")
+    assert instance.received_at == received.received_at
+    assert instance.sha256 == received.sha256
+    house.work()
+    house.assert_archived([encoded])
+
+
+def test_a_young_spool_file_is_left_to_the_receiver_that_is_about_to_enter_it(house: House) -> None:
+    house.spool(ct_series(1)[0])
+    tidy(house.context)
+    assert house.instances() == []
+    assert len(house.stray_files()) == 1
+
+
+def test_a_spool_file_that_is_kept_already_is_removed(house: House) -> None:
+    (encoded,) = ct_series(1)
+    assert house.receive([encoded]) == [Outcome.STORED]
+    _age(house.context.spool.path(str(house.spool(encoded).spool_name)))
+    tidy(house.context)
+    assert house.stray_files() == []
+    house.assert_retrievable([encoded])
+
+
+def test_a_spool_file_that_is_not_dicom_is_left_where_it_is(house: House) -> None:
+    path = house.context.spool.path("ab" * 16)
+    for content in (b"", b"not DICOM"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        _age(path)
+        tidy(house.context)
+        assert path.exists()
+
+
+def test_what_crashes_left_in_the_archive_is_removed_after_the_grace_time_only(house: House) -> None:
+    house.receive(ct_series(2))
+    house.work()
+    orphan, half = house.context.work_dir / "orphan", house.context.work_dir / ".half.part"
+    orphan.write_bytes(house.container_path(house.containers()[0].key).read_bytes())
+    half.write_bytes(b"half of a container")
+    key = new_key()
+    house.context.store.put(key, orphan)
+
+    tidy(house.context)
+    assert len(house.stray_files()) == 2
+
+    _age(house.container_path(key))
+    _age(half)
+    tidy(house.context)
+    assert house.stray_files() == []
+    house.assert_archived(ct_series(2))
+
+
+def test_an_archive_whose_index_was_lost_is_not_swept_away(
+    build_house: Callable[..., House], tmp_path: Path, sqlite_template: Path
+) -> None:
+    house = build_house()
+    house.receive(ct_series(2))
+    house.work()
+    (container,) = house.containers()
+    for path in house.context.settings.data_dir.rglob("*"):
+        _age(path)
+    shutil.copy(sqlite_template, tmp_path / "empty.sqlite")
+    empty = build_house(database_url=f"sqlite:///{tmp_path / 'empty.sqlite'}")
+
+    for name in empty.context.spool.names():
+        empty.context.spool.remove(name)
+    tidy(empty.context)
+
+    assert house.container_path(container.key).exists()
+    assert empty.instances() == []
+
+
+def test_a_container_that_no_instance_lies_in_any_more_is_removed(house: House) -> None:
+    series = ct_series(2)
+    house.receive(series)
+    house.work()
+    old = house.containers()[0]
+    house.container_path(old.key).write_bytes(b"damaged beyond reading")
+    from thinfilm_workers.jobs.scrub import scrub
+
+    scrub(house.context)
+    house.work()
+    _age(house.container_path(old.key))
+    tidy(house.context)
+    assert house.container_path(old.key).exists(), "its row is young still"
+    with house.context.database.session() as session:
+        session.merge(old).created_at = LONG_AGO
+    tidy(house.context)
+    assert not house.container_path(old.key).exists()
+    assert len(house.containers()) == 1
+    house.assert_archived(series)

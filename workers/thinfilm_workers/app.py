@@ -1,0 +1,50 @@
+"""The Celery application over a Redis broker; only with `broker_url`.
+
+    celery -A thinfilm_workers.app worker -Q compress.cpu,maintenance          one a host: a process a core
+    celery -A thinfilm_workers.app worker -Q compress.gpu --pool=solo          one a GPU
+    celery -A thinfilm_workers.app beat                                        one a site: the periodic sweep
+
+The broker carries ids of jobs and nothing else; the job table says what is to be done and whether it was.
+"""
+
+from celery import Celery
+
+from thinfilm_gateway import config
+from thinfilm_gateway.index.jobs import COMPRESS_CPU, MAINTENANCE
+
+LONGEST_JOB_SECONDS = 6 * 3600
+
+SWEEP = "thinfilm.sweep"
+EVICT = "thinfilm.evict"
+TIDY = "thinfilm.tidy"
+PERIODS = {SWEEP: 30.0, EVICT: 30.0, TIDY: 3600.0}  # seconds between two runs
+
+
+def create_app(settings: config.Settings) -> Celery:
+    """Return the application for these settings; connects to nothing yet."""
+    app = Celery("thinfilm", broker=settings.broker_url, include=["thinfilm_workers.tasks"])
+    app.conf.update(
+        # A message is acknowledged when its job has ended; a copy that comes again finds the job taken.
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_cancel_long_running_tasks_on_connection_loss=True,
+        task_time_limit=LONGEST_JOB_SECONDS,
+        broker_transport_options={"visibility_timeout": 2 * LONGEST_JOB_SECONDS},
+        broker_connection_retry_on_startup=True,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        task_default_queue=COMPRESS_CPU,
+        task_routes={name: {"queue": MAINTENANCE} for name in PERIODS},
+        beat_schedule={
+            name: {"task": name, "schedule": seconds, "options": {"expires": seconds}}
+            for name, seconds in PERIODS.items()
+        },
+        worker_soft_shutdown_timeout=30.0,
+        worker_hijack_root_logger=False,
+    )
+    return app
+
+
+app = create_app(config.load())

@@ -1,0 +1,118 @@
+"""The commands of the workers, which the gateway's command line finds by their entry point."""
+
+import contextlib
+import dataclasses
+import datetime as dt
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from thinfilm_gateway import config, logs
+from thinfilm_gateway.archive.spool import Spool
+from thinfilm_gateway.archive.store import FolderStore
+from thinfilm_gateway.index import holdings
+from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.progress import step
+from thinfilm_workers.context import Context
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with the settings.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="Folder of spool, archive and index.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (worker, scrub, retry, reindex):
+        app.command()(command)
+
+
+def worker(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
+    """Compress what has been received, without a broker, until told to stop by SIGTERM or Ctrl-C."""
+    from thinfilm_workers.local import run_workers
+
+    with _context(config_file, data_dir) as context:
+        run_workers(context.settings)
+
+
+def scrub(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: Json = False) -> None:
+    """Read back everything that is kept, heal what has another copy, quarantine the rest.
+
+    Exit status 0 only if nothing is damaged.
+    """
+    from thinfilm_workers.jobs.scrub import scrub as run
+
+    with _context(config_file, data_dir) as context, step(_progress_console(as_json), "scrub") as advance:
+        report = run(context, advance)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(report), indent=2))  # noqa: T201
+    else:
+        Console().print(
+            f"{report.containers} containers, {report.instances} instances: {len(report.damages)} damages; "
+            f"{report.recompressed} to be compressed anew, {report.dropped} spool copies dropped, "
+            f"{report.released} released from quarantine, {report.quarantined} quarantined",
+            soft_wrap=True,
+        )
+    _tell_damages(report.damages)
+
+
+def retry(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
+    """Compress after all what was left as received, once the cause is mended."""
+    with _context(config_file, data_dir) as context, context.database.session() as session:
+        count = holdings.retry_given_up(session, dt.datetime.now(dt.UTC))
+    Console().print(f"{count} instances wait for compression again")
+
+
+def reindex(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: Json = False) -> None:
+    """Rebuild the index from spool and containers alone, into an empty database.
+
+    Stop the gateway first, and move index.sqlite* aside or give an empty database_url: what is there is never
+    overwritten. Exit status 0 only if everything that is kept could be entered.
+    """
+    from thinfilm_workers.jobs.reindex import reindex as run
+
+    with (
+        _context(config_file, data_dir, upgrade=True) as context,
+        step(_progress_console(as_json), "reindex") as advance,
+    ):
+        report = run(context, advance)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(report), indent=2))  # noqa: T201
+    else:
+        Console().print(
+            f"{report.instances} instances entered: {report.containers} containers, {report.spool_copies} spool copies",
+            soft_wrap=True,
+        )
+    _tell_damages(report.damages)
+
+
+@contextlib.contextmanager
+def _context(config_file: Path | None, data_dir: Path | None, *, upgrade: bool = False) -> Iterator[Context]:
+    """Open the rooms. Raises UnusableIndex unless the index is at this version."""
+    settings = config.load(config_file, data_dir=data_dir)
+    logs.configure(settings.log_level)
+    database = Database(settings.index_url)
+    try:
+        if upgrade:
+            database.upgrade()
+        else:
+            database.check()
+        yield Context(settings, database, Spool(settings.spool_dir), FolderStore(settings.archive_dir))
+    finally:
+        database.dispose()
+
+
+def _progress_console(as_json: bool) -> Console:
+    """Give what progress is shown on: not standard output where that is JSON."""
+    return Console(stderr=as_json)
+
+
+def _tell_damages(damages: Sequence[str]) -> None:
+    for damage in damages:
+        print(f"thinfilm: {damage}", file=sys.stderr)  # noqa: T201
+    if damages:
+        raise typer.Exit(1)

@@ -1,0 +1,68 @@
+"""Keep the spool's cache within `cache_bytes`: copies of what is archived go, the least recently read ones first."""
+
+from collections.abc import Mapping
+
+import structlog
+
+from thinfilm_gateway.index import cache, holdings
+from thinfilm_gateway.index.cache import CachedCopy
+from thinfilm_gateway.index.holdings import HeldContainer
+from thinfilm_workers.context import Context
+
+log = structlog.get_logger()
+
+
+def evict(context: Context) -> int:
+    """Remove spool copies until the rest fits; return how many went.
+
+    Only copies whose container was proven and lies in the store go. The index forgets a copy before its file is
+    removed, so that it never points at nothing; what a crash leaves in between, the sweep removes.
+    """
+    with context.database.reading() as session:
+        excess = cache.cached_bytes(session) - context.settings.cache_bytes
+    evicted = 0
+    while excess > 0:
+        with context.database.reading() as session:
+            copies = cache.least_recently_read(session)
+            homes = holdings.homes(session, [copy.instance_pk for copy in copies])
+        going = _enough(_with_home(context, copies, homes), excess)
+        if not going:
+            break
+        with context.database.session() as session:
+            gone = [copy for copy in going if cache.forget(session, copy.instance_pk)]
+        for copy in gone:
+            context.spool.remove(copy.spool_name)
+        excess -= sum(copy.file_bytes for copy in going)
+        evicted += len(gone)
+    if evicted:
+        log.info("spool_copies_evicted", copies=evicted)
+    return evicted
+
+
+def _enough(copies: list[CachedCopy], excess: int) -> list[CachedCopy]:
+    """Return the leading copies that together free `excess` bytes, or all of them."""
+    going = []
+    for copy in copies:
+        if excess <= 0:
+            break
+        going.append(copy)
+        excess -= copy.file_bytes
+    return going
+
+
+def _with_home(context: Context, copies: list[CachedCopy], homes: Mapping[int, HeldContainer]) -> list[CachedCopy]:
+    """Return the copies whose container lies in the store, at its full size."""
+    whole = {home.key: _is_whole(context, home) for home in set(homes.values())}
+    return [copy for copy in copies if copy.instance_pk in homes and whole[homes[copy.instance_pk].key]]
+
+
+def _is_whole(context: Context, home: HeldContainer) -> bool:
+    try:
+        with context.store.open(home.key) as reader:
+            if reader.size == home.size_bytes:
+                return True
+            reason = f"It has {reader.size} bytes, not {home.size_bytes}."
+    except OSError as error:
+        reason = str(error)
+    log.error("container_not_whole", key=home.key, reason=reason)
+    return False

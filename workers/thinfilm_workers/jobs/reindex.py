@@ -1,0 +1,219 @@
+"""Rebuild the index from spool and containers alone (promise P6), into an empty database.
+
+First everything is read, proven and noted in a temporary file; then what was noted is entered in the order in which it
+had been received, in one transaction.
+"""
+
+import datetime as dt
+import pickle
+import sqlite3
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+import structlog
+from pydicom import Dataset
+from sqlalchemy.orm import Session
+
+from thinfilm_gateway.archive.container.format import DamagedContainer
+from thinfilm_gateway.archive.container.reader import Container, open_container
+from thinfilm_gateway.archive.container.report import PackReport, series_rows, stored_shares
+from thinfilm_gateway.index import archiving, holdings
+from thinfilm_gateway.index.archiving import Placement
+from thinfilm_gateway.index.ingest import Received, register
+from thinfilm_workers.context import Context
+from thinfilm_workers.receipt import NotReceived, read_file
+
+log = structlog.get_logger()
+
+
+class IndexNotEmpty(Exception):
+    """The database holds an index already; the message is one sentence that names the mend."""
+
+
+@dataclass(frozen=True)
+class ReindexReport:
+    """What was found and entered. damages: a sentence for each file that could not be, or only in part."""
+
+    containers: int
+    instances: int
+    spool_copies: int
+    damages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _ContainerFacts:
+    """What the index keeps of a container."""
+
+    size_bytes: int
+    codecs: tuple[str, ...]
+    created_at: dt.datetime
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A copy of an object, in the spool or in a container."""
+
+    received: Received
+    container_key: str | None = None
+    entry: int = 0
+    stored_bytes: int = 0
+
+
+def reindex(context: Context, progress: Callable[[], None] = lambda: None) -> ReindexReport:
+    """Fill the empty index; `progress` is called after each object that was read.
+
+    Raises IndexNotEmpty; then, as after any other error, the database is as it was.
+    """
+    with context.database.reading() as session:
+        _refuse_unless_empty(session)
+    with tempfile.TemporaryDirectory(prefix="reindex-", dir=context.settings.data_dir) as folder:
+        survey = _Survey(context, Path(folder), progress)
+        with closing(_Notes(Path(folder) / "notes.sqlite")) as notes:
+            survey.containers(notes)
+            survey.spool(notes)
+            with context.database.session() as session:
+                _refuse_unless_empty(session)
+                return _enter(session, context, notes, survey)
+
+
+def _refuse_unless_empty(session: Session) -> None:
+    if not holdings.is_empty(session):
+        raise IndexNotEmpty(
+            "The index is not empty and is left as it is; to rebuild it, stop the gateway and move index.sqlite* "
+            "aside, or let database_url name an empty database."
+        )
+
+
+class _Notes:
+    """Copies noted on disk, given back by time of receipt: a whole archive does not fit into memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._notes = sqlite3.connect(path)
+        self._notes.execute("CREATE TABLE notes (received_at TEXT, sop_instance_uid TEXT, sha256 TEXT, copy BLOB)")
+
+    def add(self, copy: _Copy) -> None:
+        received = copy.received
+        key = (received.received_at.astimezone(dt.UTC).isoformat(), received.sop_instance_uid, received.sha256)
+        self._notes.execute("INSERT INTO notes VALUES (?, ?, ?, ?)", (*key, pickle.dumps(copy)))
+
+    def __iter__(self) -> Iterator[_Copy]:
+        for (copy,) in self._notes.execute("SELECT copy FROM notes ORDER BY received_at, sop_instance_uid, sha256"):
+            yield pickle.loads(copy)  # noqa: S301 - written by this very process
+
+    def close(self) -> None:
+        self._notes.close()
+
+
+class _Survey:
+    """Reads and proves all that is kept."""
+
+    def __init__(self, context: Context, folder: Path, progress: Callable[[], None]) -> None:
+        self.facts: dict[str, _ContainerFacts] = {}
+        self.damages: list[str] = []
+        self._context = context
+        self._file = folder / "entry.dcm"
+        self._progress = progress
+
+    def containers(self, notes: _Notes) -> None:
+        """Note every entry of every container that gives back the bytes that its manifest promises."""
+        store = self._context.store
+        for key in store.keys():  # noqa: SIM118 - no dictionary
+            try:
+                with store.open(key) as reader:
+                    container = open_container(reader, key)
+                    created_at = store.stored_at(key)
+                    self.facts[key] = _facts(container, created_at)
+                    shares = stored_shares(container.manifest, container.size)
+                    for entry in container.reading_order():
+                        if received := self._read_entry(container, key, entry, created_at):
+                            notes.add(_Copy(received, key, entry, shares[entry]))
+                        self._progress()
+            except DamagedContainer as error:
+                self.damages.append(f"Container {key}: {error}")
+
+    def spool(self, notes: _Notes) -> None:
+        """Note every object in the spool."""
+        for name in self._context.spool.names():
+            try:
+                received = read_file(self._context.spool.path(name), name)
+            except (NotReceived, FileNotFoundError) as error:
+                self.damages.append(f"Spool file {name}: {error}")
+            else:
+                notes.add(_Copy(_slim(received)))
+            self._progress()
+
+    def merged(self, copies: Iterable[_Copy]) -> Iterator[_Copy]:
+        """Make one of the copies of one object: in its newest container, with the name of its spool file.
+
+        A spool file that differs from a container's proven bytes is a damaged copy, no object of its own.
+        """
+        spooled: dict[str, _Copy] = {}
+        home: _Copy | None = None
+        for copy in copies:
+            if copy.container_key is None:
+                spooled.setdefault(copy.received.sha256, copy)
+            elif home is None or self._stored_at(copy) > self._stored_at(home):
+                home = copy
+        if home is None:
+            yield from spooled.values()
+            return
+        same = spooled.pop(home.received.sha256, None)
+        yield replace(home, received=replace(home.received, spool_name=same.received.spool_name if same else None))
+        for copy in spooled.values():
+            self.damages.append(f"Spool file {copy.received.spool_name}: it differs from what the archive has proven.")
+
+    def _stored_at(self, copy: _Copy) -> dt.datetime:
+        return self.facts[str(copy.container_key)].created_at
+
+    def _read_entry(self, container: Container, key: str, entry: int, created_at: dt.datetime) -> Received | None:
+        """Restore a file, which proves its SHA-256, and read it."""
+        try:
+            with self._file.open("wb") as file:
+                file.writelines(container.stream(entry))
+            return _slim(read_file(self._file, None, created_at))
+        except (DamagedContainer, NotReceived) as error:
+            self.damages.append(f"Container {key}, entry {entry}: {error}")
+            return None
+
+
+def _facts(container: Container, created_at: dt.datetime) -> _ContainerFacts:
+    series = series_rows(container.manifest, [0.0] * len(container.manifest.stacks))
+    report = PackReport(entries=(), series=series, codec_failures=(), archive_bytes=container.size)
+    return _ContainerFacts(container.size, report.codecs, created_at)
+
+
+def _slim(received: Received) -> Received:
+    """Leave out the private elements, of which the index keeps nothing."""
+    elements = received.attributes.values()  # as read: looking at one through the data set would decode it
+    return replace(
+        received, attributes=Dataset({element.tag: element for element in elements if element.tag.group % 2 == 0})
+    )
+
+
+def _enter(session: Session, context: Context, notes: Iterable[_Copy], survey: _Survey) -> ReindexReport:
+    """Enter what was noted."""
+    quiet = dt.timedelta(seconds=context.settings.series_quiet_seconds)
+    homes: dict[str, list[Placement]] = defaultdict(list)
+    housed: set[int] = set()
+    for _, copies in groupby(notes, key=lambda copy: (copy.received.received_at, copy.received.sop_instance_uid)):
+        for copy in survey.merged(copies):
+            received = copy.received
+            pk = holdings.instance_pk(session, received)
+            if pk is None:
+                register(session, received, quiet)
+                pk = holdings.instance_pk(session, received)
+                assert pk is not None, "It was registered just now."
+            if copy.container_key and pk not in housed:
+                homes[copy.container_key].append(Placement(pk, copy.entry, copy.stored_bytes))
+                housed.add(pk)
+    for key, placements in homes.items():
+        facts = survey.facts[key]
+        archiving.record_container(session, key, facts.size_bytes, facts.codecs, placements, facts.created_at)
+    holdings.drop_needless_jobs(session)
+    instances, spool_copies = holdings.count_instances(session)
+    return ReindexReport(len(homes), instances, spool_copies, tuple(survey.damages))

@@ -1,0 +1,139 @@
+"""The embedded worker: processes that take jobs straight from the job table, no broker."""
+
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from thinfilm_gateway import logs
+from thinfilm_gateway.config import Settings
+from thinfilm_workers.context import Context
+from thinfilm_workers.jobs.evict import evict
+from thinfilm_workers.jobs.sweep import sweep, tidy
+from thinfilm_workers.runner import QUEUES, owner_name, run_next
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 0.5  # how long a due job may wait for an idle process
+PERIODS: dict[Callable[[Context], object], float] = {sweep: 30.0, evict: 30.0, tidy: 3600.0}
+RESTART_SECONDS = 1.0  # between the death of a process and its replacement
+STOP_SECONDS = 60.0  # what a running job gets to end in; then its process is killed and the job comes back by its lease
+
+
+@dataclass(frozen=True)
+class _Child:
+    process: SpawnProcess
+    life_line: Connection  # the child ends when this is closed, be it on purpose or because the parent died
+
+
+def run_workers(settings: Settings, stop_seconds: float = STOP_SECONDS) -> None:
+    """Run settings.local_workers processes and the periodic sweep until SIGTERM or SIGINT."""
+    with _stop_signal() as stop:
+        maintenance = _Maintenance(settings)
+        maintenance.start()
+        children = [_start(settings) for _ in range(settings.local_workers)]
+        log.info("workers_started", processes=len(children))
+        while not stop.poll(0):
+            wait([stop, *(child.process.sentinel for child in children)])
+            children = [child if child.process.is_alive() else _replace(settings, child, stop) for child in children]
+        _stop(children, stop_seconds)
+        maintenance.stop()
+    log.info("workers_stopped")
+
+
+@contextmanager
+def _stop_signal() -> Iterator[Connection]:
+    """Give a connection that becomes readable when the process is asked to stop."""
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+
+    def ask(signum: int, frame: object) -> None:
+        del signum, frame
+        sending.send_bytes(b"stop")
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield receiving
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        sending.close()
+        receiving.close()
+
+
+def _start(settings: Settings) -> _Child:
+    context = multiprocessing.get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(settings, theirs), name="thinfilm worker")
+    process.start()
+    theirs.close()
+    return _Child(process, ours)
+
+
+def _replace(settings: Settings, dead: _Child, stop: Connection) -> _Child:
+    log.error("worker_died", pid=dead.process.pid, exit_code=dead.process.exitcode)
+    dead.life_line.close()
+    stop.poll(RESTART_SECONDS)
+    return _start(settings)
+
+
+def _stop(children: list[_Child], stop_seconds: float) -> None:
+    for child in children:
+        child.life_line.close()
+    deadline = time.monotonic() + stop_seconds
+    for child in children:
+        child.process.join(max(0.0, deadline - time.monotonic()))
+        if child.process.is_alive():
+            log.warning("worker_killed", pid=child.process.pid)
+            child.process.kill()
+            child.process.join()
+
+
+def work(settings: Settings, life_line: Connection) -> None:
+    """Take jobs one at a time until the life line is closed: the main function of a worker process."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # a signal to the whole group is the parent's to answer
+        signal.signal(number, signal.SIG_IGN)
+    logs.configure(settings.log_level)
+    context = Context.open(settings)
+    owner = owner_name()
+    while not life_line.poll(0):
+        try:
+            busy = run_next(context, owner, QUEUES)
+        except SQLAlchemyError as error:
+            log.warning("index_away", error=str(error))
+            busy = False
+        if not busy:
+            life_line.poll(POLL_SECONDS)
+    context.database.dispose()
+
+
+class _Maintenance(threading.Thread):
+    """Does what is due from time to time. May be cut off anywhere: all of it survives a crash."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(name="maintenance", daemon=True)
+        self._context = Context.open(settings)
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Do each piece at once, then whenever its period is over."""
+        due = dict.fromkeys(PERIODS, 0.0)
+        while not self._stopping.wait(max(0.0, min(due.values()) - time.monotonic())):
+            piece = min(due, key=due.__getitem__)
+            due[piece] = time.monotonic() + PERIODS[piece]
+            try:
+                piece(self._context)
+            except Exception as error:  # the next time may be better; jobs go on meanwhile
+                log.warning("maintenance_failed", piece=piece.__name__, error=str(error))
+
+    def stop(self) -> None:
+        """End the thread, in the middle of a piece if that takes long."""
+        self._stopping.set()
+        self.join(timeout=5)
