@@ -24,6 +24,7 @@ from thinfilm_gateway.archive.container.format import (
     StackCodec,
     frame_run,
 )
+from thinfilm_gateway.archive.container.manifest import manifest_bytes, read_manifest
 from thinfilm_gateway.archive.pixels import Packing
 
 SIZE = 100_000
@@ -54,17 +55,17 @@ MANIFEST = Manifest(
 
 
 def document() -> dict[str, Any]:
-    value = json.loads(zstandard.decompress(tfa.manifest_bytes(MANIFEST)))
+    value = json.loads(zstandard.decompress(manifest_bytes(MANIFEST)))
     assert isinstance(value, dict)
     return value
 
 
 def read_document(value: object) -> Manifest:
-    return tfa.read_manifest(zstandard.compress(json.dumps(value).encode()), SIZE)
+    return read_manifest(zstandard.compress(json.dumps(value).encode()), SIZE)
 
 
 def test_a_manifest_reads_back_as_it_was_written() -> None:
-    assert tfa.read_manifest(tfa.manifest_bytes(MANIFEST), SIZE) == MANIFEST
+    assert read_manifest(manifest_bytes(MANIFEST), SIZE) == MANIFEST
 
 
 def test_members_that_a_later_writer_adds_are_passed_over() -> None:
@@ -137,19 +138,19 @@ def test_a_reader_rejects(value: object) -> None:
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[" * 100_000, b'{"version":' + b"9" * 10_000 + b"}"])
 def test_a_manifest_that_is_not_json_is_refused(raw: bytes) -> None:
     with pytest.raises(DamagedContainer):
-        tfa.read_manifest(zstandard.compress(raw), SIZE)
+        read_manifest(zstandard.compress(raw), SIZE)
 
 
 def test_a_manifest_that_declares_more_than_the_limit_is_refused_before_it_is_inflated() -> None:
     bomb = zstandard.compress(bytes(tfa.MANIFEST_LIMIT + 1))
     with pytest.raises(DamagedContainer, match="declares"):
-        tfa.read_manifest(bomb, SIZE)
+        read_manifest(bomb, SIZE)
 
 
 def test_a_manifest_without_a_declared_size_is_refused() -> None:
     unsized = zstandard.ZstdCompressor(write_content_size=False).compress(b"{}")
     with pytest.raises(DamagedContainer, match="declares no size"):
-        tfa.read_manifest(unsized, SIZE)
+        read_manifest(unsized, SIZE)
 
 
 def test_a_footer_reads_back_as_it_was_written() -> None:

@@ -31,12 +31,11 @@ from thinfilm_gateway.archive.container.format import (
     Manifest,
     Section,
     Stack,
-    decompress,
     open_section,
     read_footer,
-    read_manifest,
     read_section_header,
 )
+from thinfilm_gateway.archive.container.manifest import decompress, read_manifest
 from thinfilm_gateway.archive.pixels import pixel_bytes
 from thinfilm_gateway.archive.store import RangeReader
 

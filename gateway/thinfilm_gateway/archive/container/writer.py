@@ -10,10 +10,9 @@ from thinfilm_gateway.archive.container.format import (
     Manifest,
     Section,
     footer_bytes,
-    manifest_bytes,
-    read_manifest,
     section_header,
 )
+from thinfilm_gateway.archive.container.manifest import manifest_bytes, read_manifest
 
 
 class ContainerWriter:
