@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_gateway import config, logs
 
@@ -62,11 +61,12 @@ def _add_commands_of_other_packages() -> None:
 
 def _sentence(error: Exception) -> str:
     """Say in one sentence what went wrong. Our own exceptions carry their sentence."""
-    if type(error).__module__.partition(".")[0].startswith("thinfilm_"):
+    package = type(error).__module__.partition(".")[0]
+    if package.startswith("thinfilm_"):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
-    if isinstance(error, SQLAlchemyError):
+    if package == "sqlalchemy":
         return f"The index cannot be used: {' '.join(str(error.args[0] if error.args else error).split())}."
     return (
         f"An error that nobody foresaw: {type(error).__name__}: {error}. "
