@@ -49,7 +49,7 @@ class RetrieveService:
     def __init__(self, settings: Settings, database: Database, objects: ObjectReader) -> None:
         self._settings = settings
         self._database = database
-        self._preparer = Preparer(database, objects, settings.large_object_bytes)
+        self._preparer = Preparer(database, objects, settings.spool_dir)
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="read-ahead")
 
     def close(self) -> None:
@@ -136,7 +136,7 @@ class RetrieveService:
             raise Refused(status.IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, str(error)) from error
         except SQLAlchemyError as error:
             log.warning("index_away", error=str(error))
-            raise Refused(status.UNABLE_TO_CALCULATE_MATCHES, "The index is away.") from error
+            raise Refused(status.UNABLE_TO_CALCULATE_MATCHES, "The index is not available.") from error
         if len(instances) > MAXIMUM_SUBOPERATIONS:
             # A701, not A702: the response to that one has counts, and these are US (PS3.4 Table C.4-2).
             comment = f"{len(instances)} objects match; {MAXIMUM_SUBOPERATIONS} is the most."
