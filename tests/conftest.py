@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.servers import PostgresServer, postgres
 
+from support.servers import PostgresServer, postgres
 from thinfilm_gateway.index.database import Database
 
 

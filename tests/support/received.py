@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from thinfilm_gateway.index.ingest import Received
@@ -45,6 +47,15 @@ def attributes(**values: Any) -> Dataset:
     for keyword, value in (defaults | values).items():
         if value is not None:
             setattr(dataset, keyword, value)
+    return dataset
+
+
+def raw_attributes(**values: bytes) -> Dataset:
+    """The same instance as it is read from the network: `values` are elements that pydicom has not looked at."""
+    dataset = attributes()
+    for keyword, value in values.items():
+        tag = Tag(keyword)
+        dataset._dict[tag] = RawDataElement(tag, None, len(value), value, 0, True, True)
     return dataset
 
 

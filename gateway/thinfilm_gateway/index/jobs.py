@@ -204,12 +204,17 @@ def _end_attempt(session: Session, job: Any, error: str, max_attempts: int, now:
     if job.attempts >= max_attempts:
         move_job(session, job.id, JobState.RUNNING, JobState.FAILED, owner, finished_at=now, **ended)
         return JobState.FAILED
-    not_before = now + min(FIRST_BACKOFF * 2 ** (job.attempts - 1), LONGEST_BACKOFF)
+    not_before = now + _backoff(job.attempts)
     arrived = _absorb_waiting(session, job)
     if arrived is not None:
         not_before = max(not_before, arrived)
     move_job(session, job.id, JobState.RUNNING, JobState.WAITING, owner, not_before=not_before, sent_at=None, **ended)
     return JobState.WAITING
+
+
+def _backoff(attempts: int) -> dt.timedelta:
+    doublings = min(attempts - 1, 10)  # enough to reach the longest pause, and never too much for a timedelta
+    return min(FIRST_BACKOFF * 2**doublings, LONGEST_BACKOFF)
 
 
 def _absorb_waiting(session: Session, job: Any) -> dt.datetime | None:
