@@ -106,7 +106,7 @@ class Preparer:
 
     def _transcode(self, dataset: memoryview, transfer_syntax_uid: str, target_uid: str) -> memoryview:
         """Transcode an object; what becomes large lies in a file, so that memory stays small."""
-        with tempfile.SpooledTemporaryFile(_TRANSCODED_BYTES, dir=self._temporary_dir) as file:
+        with tempfile.SpooledTemporaryFile(_TRANSCODED_BYTES, dir=str(self._temporary_dir)) as file:
             write_native(dataset, transfer_syntax_uid, target_uid, file)
             if file.tell() > _TRANSCODED_BYTES:
                 file.flush()
