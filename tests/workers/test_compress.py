@@ -126,16 +126,13 @@ class Broken(Lying):
 
 
 @pytest.mark.parametrize(
-    ("codec", "candidates", "kept_by"),
-    [(Lying(), ("lying", "jpegls"), "jpegls"), (Broken(), ("broken",), "zstd")],
-    ids=["lying", "broken"],
+    ("codec", "candidates"), [(Lying(), ("lying", "jpegls")), (Broken(), ("broken",))], ids=["lying", "broken"]
 )
 def test_a_codec_that_fails_falls_down_the_ladder_and_is_recorded(
     build_house: Callable[..., House],
     monkeypatch: pytest.MonkeyPatch,
     codec: Codec,
     candidates: tuple[str, ...],
-    kept_by: str,
 ) -> None:
     monkeypatch.setitem(registry._CODECS, codec.codec_id, codec)
     house = build_house(lossless_codecs=candidates)
@@ -143,7 +140,7 @@ def test_a_codec_that_fails_falls_down_the_ladder_and_is_recorded(
     house.receive(series)
     house.work()
     house.assert_archived(series)
-    assert house.containers()[0].codecs == kept_by
+    assert codec.codec_id not in house.containers()[0].codecs
     assert any(codec.codec_id in event.detail for event in house.audits("codec_fallback"))
 
 
