@@ -1,6 +1,7 @@
 """A query/retrieve service class user made of pynetdicom, not of ours, and a receiver that has something to give."""
 
 import contextlib
+import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,10 @@ from sqlalchemy import insert, select
 
 from support.datasets import EncodedDataSet
 from support.receiver import Running, running_receiver
-from support.scu import store_all
+from thinfilm_gateway.archive import part10
+from thinfilm_gateway.archive.dataset import outline
+from thinfilm_gateway.index.ingest import Outcome, register_all
+from thinfilm_gateway.index.ingest import Received as ReceivedObject
 from thinfilm_gateway.index.models import Instance
 from thinfilm_workers import runner
 from thinfilm_workers.context import Context
@@ -175,12 +179,36 @@ def destination(
 
 @contextlib.contextmanager
 def gateway_with(folder: Path, objects: Sequence[EncodedDataSet], **settings: Any) -> Iterator[Running]:
-    """Run a receiver that was sent these objects."""
+    """Run a receiver that has these objects, as if they had been sent to it."""
     with running_receiver(folder, series_quiet_seconds=0, lossless_codecs=("jpegls",), **settings) as running:
-        for start in range(0, len(objects), 100):
-            answers = store_all(running.port, objects[start : start + 100])
-            assert {answer.status for answer in answers} == {0}
+        received = [_spool(running, encoded) for encoded in objects]
+        outcomes = register_all(running.database, received, dt.timedelta(0))
+        assert set(outcomes) == {Outcome.STORED}
         yield running
+
+
+def _spool(running: Running, encoded: EncodedDataSet) -> ReceivedObject:
+    now = dt.datetime.now(dt.UTC)
+    writer = running.spool.create()
+    uids = (encoded.sop_class_uid, encoded.sop_instance_uid, encoded.transfer_syntax_uid)
+    writer.write(part10.build(*uids, "TEST", "192.0.2.7", now))
+    writer.begin_dataset()
+    writer.write(encoded.dataset)
+    sha256 = writer.sha256
+    running.spool.commit([writer])
+    return ReceivedObject(
+        attributes=outline(encoded.dataset, encoded.transfer_syntax_uid).attributes,
+        sop_instance_uid=encoded.sop_instance_uid,
+        sop_class_uid=encoded.sop_class_uid,
+        transfer_syntax_uid=encoded.transfer_syntax_uid,
+        sha256=sha256,
+        dataset_bytes=writer.dataset_bytes,
+        dataset_offset=writer.dataset_offset,
+        spool_name=writer.name,
+        sender_ae_title="TEST",
+        sender_address="192.0.2.7",
+        received_at=now,
+    )
 
 
 def archive(running: Running, *, drop_spool: bool) -> None:

@@ -197,7 +197,7 @@ class _Retrieval:
         """Count one sub-operation; reason: why there was no response to it."""
         self._tally.record(instance.sop_instance_uid, store_status)
         if store_status != status.SUCCESS:
-            log.info(
+            log.warning(
                 "suboperation_not_successful",
                 sop_instance_uid=instance.sop_instance_uid,
                 status=f"{store_status:04X}",
