@@ -12,6 +12,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from thinfilm_gateway.index.attributes import text
 from thinfilm_gateway.index.ingest import Received
 
 QUIET = dt.timedelta(seconds=30)
@@ -65,8 +66,8 @@ def received(content: bytes | None = None, dataset: Dataset | None = None, **val
     content = uuid.uuid4().bytes if content is None else content
     return Received(
         attributes=dataset,
-        sop_instance_uid=str(dataset.get("SOPInstanceUID", "")),
-        sop_class_uid=str(dataset.get("SOPClassUID", "")),
+        sop_instance_uid=text(dataset, "SOPInstanceUID"),
+        sop_class_uid=text(dataset, "SOPClassUID"),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         sha256=hashlib.sha256(content).hexdigest(),
         dataset_bytes=len(content),

@@ -214,7 +214,7 @@ def _end_attempt(session: Session, job: Any, error: str, max_attempts: int, now:
 
 def _backoff(attempts: int) -> dt.timedelta:
     doublings = min(attempts - 1, 10)  # enough to reach the longest pause, and never too much for a timedelta
-    return min(FIRST_BACKOFF * 2**doublings, LONGEST_BACKOFF)
+    return min(FIRST_BACKOFF * (1 << doublings), LONGEST_BACKOFF)
 
 
 def _absorb_waiting(session: Session, job: Any) -> dt.datetime | None:

@@ -1,5 +1,7 @@
 import multiprocessing
 import sqlite3
+import uuid
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -17,6 +19,24 @@ from thinfilm_gateway.index.ingest import register_all
 from thinfilm_gateway.index.models import AuditEvent, Base, Instance, Job
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def own_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without tables that no other test uses."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'own.sqlite'}"
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.create_database(f"own_{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def own_database(own_url: str) -> Iterator[Database]:
+    """A migrated index that a test may do anything to."""
+    database = Database(own_url)
+    database.upgrade()
+    yield database
+    database.dispose()
+
+
 def test_models_and_migrations_agree(database: Database) -> None:
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -31,7 +51,7 @@ def test_upgrading_twice_changes_nothing(database: Database) -> None:
         assert len(session.execute(select(Instance.id)).all()) == 1
 
 
-def test_downgrading_leaves_nothing_behind(database: Database) -> None:
+def test_downgrading_leaves_nothing_behind(own_database: Database) -> None:
     from alembic import command
     from alembic.config import Config
 
@@ -39,29 +59,29 @@ def test_downgrading_leaves_nothing_behind(database: Database) -> None:
 
     configuration = Config()
     configuration.set_main_option("script_location", str(MIGRATIONS))
-    with database.engine.begin() as connection:
+    with own_database.engine.begin() as connection:
         configuration.attributes["connection"] = connection
         command.downgrade(configuration, "base")
     with pytest.raises(UnusableIndex, match="has no tables yet"):
-        database.check()
-    database.upgrade()
-    database.check()
+        own_database.check()
+    own_database.upgrade()
+    own_database.check()
 
 
-def test_an_empty_database_is_named_as_such(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'empty.sqlite'}")
+def test_an_empty_database_is_named_as_such(own_url: str) -> None:
+    database = Database(own_url)
     with pytest.raises(UnusableIndex, match="has no tables yet; run `thinfilm db upgrade`"):
         database.check()
     database.dispose()
 
 
-def test_an_index_of_a_newer_version_is_refused_and_left_alone(database: Database) -> None:
-    with database.session() as session:
+def test_an_index_of_a_newer_version_is_refused_and_left_alone(own_database: Database) -> None:
+    with own_database.session() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    for refused in (database.check, database.upgrade):
+    for refused in (own_database.check, own_database.upgrade):
         with pytest.raises(UnusableIndex, match="migration 9999, which this version does not know"):
             refused()
-    with database.reading() as session:
+    with own_database.reading() as session:
         assert session.scalar(text("SELECT version_num FROM alembic_version")) == "9999"
 
 
@@ -149,15 +169,9 @@ def test_the_wild_card_searches_of_a_big_index_use_its_indexes(database: Databas
             assert index in str(plan.all())
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_processes_that_upgrade_at_once_agree(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    if kind == "sqlite":
-        url = f"sqlite:///{tmp_path / 'index.sqlite'}"
-    else:
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        url = server.create_database("upgraded_at_once")
+def test_processes_that_upgrade_at_once_agree(own_url: str) -> None:
     with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(upgrade, [url] * 3))
+        list(pool.map(upgrade, [own_url] * 3))
 
 
 def test_no_state_but_those_of_the_table_can_be_read(database: Database) -> None:
