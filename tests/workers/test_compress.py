@@ -64,6 +64,15 @@ def test_two_revisions_of_one_object_are_both_archived(house: House) -> None:
     assert house.stray_files() == []
 
 
+@pytest.mark.parametrize("odd", ["..", "1.2/3", "REM 1", ""])
+def test_an_object_whose_uid_is_none_is_archived_with_its_series(house: House, odd: str) -> None:
+    first, second = ct_series(2)
+    series = [first._replace(sop_instance_uid=odd), second]
+    house.receive(series)
+    house.work()
+    house.assert_archived(series)
+
+
 def test_a_damaged_spool_file_is_quarantined_and_the_others_go_on(house: House) -> None:
     series = ct_series(4)
     house.receive(series)
