@@ -18,13 +18,13 @@ class NotSendable(Exception):
 
 @dataclass(frozen=True)
 class DicomFile:
-    """A Part 10 file to send, and what must come back.
+    """A file to send, and what must come back.
 
-    path: the file that is sent; for a source without a usable Part 10 header, a copy with one.
-    sha256: of the encoded data set, hexadecimal.
+    dataset_offset: where its encoded data set begins. sha256: of that, hexadecimal.
     """
 
     path: Path
+    dataset_offset: int
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
@@ -34,34 +34,33 @@ class DicomFile:
     dataset_bytes: int
     sha256: str
 
+    def dataset(self) -> memoryview:
+        """Return the encoded data set."""
+        return memoryview(self.path.read_bytes())[self.dataset_offset :]
 
-def read(source: Path, scratch: Path) -> DicomFile:
-    """Describe a file as a sender would send it: under the UIDs of its data set.
 
-    One without a Part 10 header, or whose header says otherwise, is copied into the folder `scratch` with a right one
-    before the same data set. A file with a header is sent whatever its data set is like: what cannot be read in it is
-    empty here. Raises NotSendable for what is not DICOM or names no SOP class and instance.
+def read(path: Path) -> DicomFile:
+    """Describe a file as a sender would send it: under the UIDs of its data set, those of its header where it has none.
+
+    A file with a Part 10 header is sent whatever its data set is like: what cannot be read in it is empty here.
+    Raises NotSendable for what is not DICOM or names no SOP class and instance.
     """
-    content = source.read_bytes()
+    content = path.read_bytes()
     header = part10.locate(content)
     dataset = memoryview(content)[header.dataset_offset if header else 0 :]
     if header and header.transfer_syntax_uid:
         attributes = _readable(dataset, header.transfer_syntax_uid)
         transfer_syntax_uid = header.transfer_syntax_uid
     else:
-        attributes = _forced(source)
+        attributes = _forced(path)
         transfer_syntax_uid = _guess_transfer_syntax(attributes)
-    said = (header.sop_class_uid, header.sop_instance_uid, header.transfer_syntax_uid) if header else ("", "", "")
-    sop_class_uid = values.text(attributes, "SOPClassUID") or said[0]
-    sop_instance_uid = values.text(attributes, "SOPInstanceUID") or said[1]
+    sop_class_uid = values.text(attributes, "SOPClassUID") or (header.sop_class_uid if header else "")
+    sop_instance_uid = values.text(attributes, "SOPInstanceUID") or (header.sop_instance_uid if header else "")
     if not sop_class_uid or not sop_instance_uid:
-        raise NotSendable(f"{source.name} names no SOP Class UID and SOP Instance UID.")
-    path = source
-    if said != (sop_class_uid, sop_instance_uid, transfer_syntax_uid):
-        path = scratch / f"{hashlib.sha256(content).hexdigest()}.dcm"
-        path.write_bytes(part10.build(sop_class_uid, sop_instance_uid, transfer_syntax_uid) + dataset)
+        raise NotSendable(f"{path.name} names no SOP Class UID and SOP Instance UID.")
     return DicomFile(
         path=path,
+        dataset_offset=len(content) - len(dataset),
         sop_class_uid=sop_class_uid,
         sop_instance_uid=sop_instance_uid,
         transfer_syntax_uid=transfer_syntax_uid,
@@ -80,14 +79,14 @@ def _readable(dataset: memoryview, transfer_syntax_uid: str) -> pydicom.Dataset:
         return pydicom.Dataset()
 
 
-def _forced(source: Path) -> pydicom.Dataset:
+def _forced(path: Path) -> pydicom.Dataset:
     """Read a data set of which nothing says the transfer syntax. Raises NotSendable if it is none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd values are the sender's; they are sent as they are
-            return pydicom.dcmread(source, force=True, stop_before_pixels=True)
+            return pydicom.dcmread(path, force=True, stop_before_pixels=True)
     except Exception as error:  # pydicom raises whatever the bytes lead it to
-        raise NotSendable(f"{source.name} is not DICOM: {error}.") from error
+        raise NotSendable(f"{path.name} is not DICOM: {error}.") from error
 
 
 def _guess_transfer_syntax(attributes: pydicom.Dataset) -> str:

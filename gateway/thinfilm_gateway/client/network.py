@@ -12,10 +12,10 @@ from pynetdicom import AE, _config, build_context, build_role, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet, StudyRootQueryRetrieveInformationModelMove
 
 from thinfilm_gateway.client.files import DicomFile
+from thinfilm_gateway.dimse import commands
+from thinfilm_gateway.dimse.association import Association, request_association
 
-# The bytes of files go out as they are, and objects of any SOP class are taken in.
-_config.STORE_SEND_CHUNKED_DATASET = True
-_config.UNRESTRICTED_STORAGE_SERVICE = True
+_config.UNRESTRICTED_STORAGE_SERVICE = True  # objects of any SOP class are taken in
 
 AE_TITLE = "THINFILM-CLIENT"
 MAXIMUM_CONTEXTS = 126  # a request has at most 128; two are left for the query/retrieve classes
@@ -140,29 +140,58 @@ def _associate(node: Node, contexts: Sequence[Any], roles: Sequence[Any] = (), h
     association = _entity().associate(
         node.host, node.port, list(contexts), node.ae_title, ext_neg=list(roles), evt_handlers=list(handlers)
     )
+    _check_established(association, node)
+    return association
+
+
+def _check_established(association: Any, node: Node) -> None:
     if not association.is_established:
         raise PeerRefused(f"{node.ae_title} at {node.host} port {node.port} did not accept an association.")
-    return association
 
 
 def _store_batch(node: Node, files: Sequence[DicomFile], on_sent: Callable[[Sent], None]) -> list[Sent]:
     results = []
-    association = _associate(node, [build_context(*pair) for pair in _pairs(files)])
-    for file in files:
+    association = _associate_to_store(node, files)
+    for number, file in enumerate(files):
         if not association.is_established:  # the peer aborted over the file before
-            association = _associate(node, [build_context(*pair) for pair in _pairs(files)])
-        started = time.perf_counter()
-        try:
-            answer = association.send_c_store(file.path)
-        except ValueError:  # no accepted presentation context
-            answer = Dataset()
-            answer.Status, answer.ErrorComment = 0x0122, "presentation context not accepted"
-        seconds = time.perf_counter() - started
-        sent = Sent(file, answer.get("Status"), str(answer.get("ErrorComment", "")), seconds)
+            association = _associate_to_store(node, files)
+        sent = _store_one(association, file, number % 65535 + 1)
         on_sent(sent)
         results.append(sent)
     association.release()
+    association.kill()
     return results
+
+
+def _store_one(association: Association, file: DicomFile, message_id: int) -> Sent:
+    contexts = {
+        (str(c.abstract_syntax), str(c.transfer_syntax[0])): c.context_id for c in association.accepted_contexts
+    }
+    context_id = contexts.get((file.sop_class_uid, file.transfer_syntax_uid))
+    if context_id is None:
+        return Sent(file, 0x0122, "The presentation context was not accepted.", 0.0)
+    command: dict[str, str | int] = {
+        "AffectedSOPClassUID": file.sop_class_uid,
+        "MessageID": message_id,
+        "Priority": 0,
+        "AffectedSOPInstanceUID": file.sop_instance_uid,
+    }
+    dataset = file.dataset()
+    started = time.perf_counter()
+    commands.send(association, context_id, commands.C_STORE_RQ, command, dataset or None)
+    _, response = association.dimse.get_msg(block=True)
+    seconds = time.perf_counter() - started
+    if response is None:
+        association.abort()
+        return Sent(file, None, "", seconds)
+    return Sent(file, int(response.Status), str(response.ErrorComment or ""), seconds)
+
+
+def _associate_to_store(node: Node, files: Sequence[DicomFile]) -> Association:
+    contexts = [build_context(*pair) for pair in _pairs(files)]
+    association = request_association(_entity(), node.host, node.port, node.ae_title, contexts)
+    _check_established(association, node)
+    return association
 
 
 def _batches(files: Sequence[DicomFile]) -> Iterator[list[DicomFile]]:
