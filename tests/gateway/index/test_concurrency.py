@@ -3,14 +3,16 @@
 import datetime as dt
 import multiprocessing
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from support.index_processes import claim_all, register_shared
-from support.received import new_uid, received
+from support.received import QUIET, new_uid, received
+from thinfilm_gateway.index import archiving
 from thinfilm_gateway.index.database import Database
-from thinfilm_gateway.index.ingest import register_all
+from thinfilm_gateway.index.ingest import Outcome, register, register_all
 from thinfilm_gateway.index.models import Instance, Job, Patient, Series, Study
 
 PROCESSES = 3
@@ -34,6 +36,24 @@ def test_processes_that_send_the_same_series_at_once_lose_and_double_nothing(
         assert sorted(session.scalars(select(Instance.sop_instance_uid))) == sorted(everything)
         for model in (Patient, Study, Series, Job):
             assert session.scalar(select(func.count()).select_from(model)) == 1
+
+
+def test_of_two_copies_that_heal_an_instance_at_once_one_is_kept(database: Database) -> None:
+    one = received()
+    register_all(database, [one], QUIET)
+    with database.session() as session:
+        assert archiving.quarantine(session, session.scalars(select(Instance.id)).one(), "It is damaged.")
+    with ThreadPoolExecutor(1) as pool:
+        with database.session() as session:
+            assert register(session, replace(one, spool_name="first"), QUIET) is Outcome.STORED
+            second = pool.submit(register_all, database, [replace(one, spool_name="second")], QUIET)
+            while not database.is_sqlite and not session.scalar(
+                text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            ):
+                assert not second.done()
+        assert second.result() == [Outcome.IDENTICAL]
+    with database.reading() as session:
+        assert session.scalars(select(Instance.spool_name)).all() == ["first"]
 
 
 def test_processes_that_claim_at_once_share_the_jobs_out(database: Database, database_url: str) -> None:
