@@ -1,5 +1,6 @@
 """The command `thinfilm`: options in, plain functions called, tables or JSON out; any known error is one sentence."""
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -54,6 +55,7 @@ def main() -> None:
         sys.exit(FAILED)
 
 
+@functools.cache  # once a process
 def _add_commands_of_other_packages() -> None:
     for entry_point in importlib.metadata.entry_points(group="thinfilm.commands"):
         entry_point.load()(app)
