@@ -58,9 +58,9 @@ def is_storage(abstract_syntax: str) -> bool:
 def choose(proposed: Iterable[PresentationContext]) -> list[PresentationContext]:
     """Narrow each proposed context to the one transfer syntax that the gateway would accept in it.
 
-    Storage: the sender's first, which is what it likes to send best, but big endian, which is retired, last: DCMTK offers
-    it together with Implicit VR. Services: ours in our order. A context that the gateway has no use for keeps its first,
-    to be rejected.
+    Storage: the sender's first, which is what it likes to send best, but big endian, which is retired, last: DCMTK
+    offers it together with Implicit VR. Services: ours in our order. A context that the gateway has no use for keeps
+    its first, to be rejected.
     """
     narrowed = []
     for context in proposed:
