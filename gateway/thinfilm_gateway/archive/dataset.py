@@ -13,7 +13,6 @@ from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
-from thinfilm_gateway.archive import values
 from thinfilm_gateway.archive.elements import (
     UNDEFINED_LENGTH,
     Element,
@@ -124,7 +123,7 @@ def _survey(view: memoryview, encoding: Encoding) -> tuple[Dataset, Span | None]
             budgets[kind] -= cost
             raw[Tag(element.tag)] = _raw(view, element, encoding)
     attributes = Dataset(raw)
-    attributes.set_original_encoding(encoding.implicit_vr, encoding.little_endian, values.python_encodings(attributes))
+    attributes.set_original_encoding(encoding.implicit_vr, encoding.little_endian)
     if pixels is None or pixels.undefined_length:
         return attributes, None
     return attributes, Span(pixels.value_offset, pixels.value_end - pixels.value_offset)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pydicom.datadict import keyword_for_tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from thinfilm_gateway.archive.character_sets import GOVERNED_VRS, CharacterSet
 from thinfilm_gateway.archive.element_tree import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
@@ -20,13 +21,11 @@ from thinfilm_gateway.archive.element_tree import (
     inflate,
     parse,
 )
-from thinfilm_gateway.dimse.character_sets import CharacterSet
 
 SPECIFIC_CHARACTER_SET = 0x00080005
 QUERY_RETRIEVE_LEVEL = 0x00080052
 
 _LARGEST = 16 * 1024**2  # of a deflated identifier: a UID list of 65,535 instances is 4 MiB
-_IN_CHARACTER_SET = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))  # PS3.5 6.1.2.3
 _BINARY_BYTES = {"US": 2, "SS": 2, "UL": 4, "SL": 4}
 _NULL_PADDED = frozenset(("UI", "OB", "UN"))
 
@@ -88,11 +87,6 @@ def encode_identifier(elements: Iterable[Element], transfer_syntax_uid: str) -> 
     return encoded
 
 
-def is_text(vr: str) -> bool:
-    """Tell whether values of this VR are in the Specific Character Set."""
-    return vr in _IN_CHARACTER_SET
-
-
 def value_of(text: str, vr: str, character_set: CharacterSet, transfer_syntax_uid: str) -> Value:
     """Return the bytes of a value, padded to even length; an empty sequence for SQ.
 
@@ -105,10 +99,8 @@ def value_of(text: str, vr: str, character_set: CharacterSet, transfer_syntax_ui
         size = _BINARY_BYTES[vr]
         numbers = [int(number) for number in text.split("\\")] if text else []
         return b"".join(number.to_bytes(size, order, signed=vr[0] == "S") for number in numbers)  # type: ignore[arg-type]
-    if vr in _IN_CHARACTER_SET:
-        raw = character_set.encode(text, person_name=vr == "PN")
-    else:
-        raw = text.encode("ascii", "replace")
+    is_name = vr == "PN"
+    raw = character_set.encode(text, person_name=is_name) if vr in GOVERNED_VRS else text.encode("ascii", "replace")
     return raw + (b"\0" if vr in _NULL_PADDED else b" ") * (len(raw) % 2)
 
 
@@ -121,7 +113,7 @@ def _text(element: Element, character_set: CharacterSet) -> str:
         size = _BINARY_BYTES[element.vr]
         numbers = (raw[start : start + size] for start in range(0, len(raw) // size * size, size))
         return "\\".join(str(int.from_bytes(number, "little", signed=element.vr[0] == "S")) for number in numbers)
-    text = character_set.decode(raw, person_name=element.vr == "PN") if element.vr in _IN_CHARACTER_SET else None
+    text = character_set.decode(raw, person_name=element.vr == "PN") if element.vr in GOVERNED_VRS else None
     return "\\".join(part.strip(" \0") for part in (text or raw.decode("latin_1")).split("\\"))
 
 

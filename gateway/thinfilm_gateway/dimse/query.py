@@ -8,16 +8,15 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pynetdicom.presentation import PresentationContext
 from sqlalchemy.exc import SQLAlchemyError
 
+from thinfilm_gateway.archive.character_sets import GOVERNED_VRS, CharacterSet, common_character_set
 from thinfilm_gateway.archive.element_tree import Element
 from thinfilm_gateway.dimse import commands, status
 from thinfilm_gateway.dimse.association import Association
-from thinfilm_gateway.dimse.character_sets import CharacterSet, common_character_set
 from thinfilm_gateway.dimse.identifiers import (
     QUERY_RETRIEVE_LEVEL,
     SPECIFIC_CHARACTER_SET,
     Identifier,
     encode_identifier,
-    is_text,
     value_of,
 )
 from thinfilm_gateway.dimse.information_models import FIND, Refused, read_identifier
@@ -100,7 +99,7 @@ class _Answers:
         texts = {self._tag(keyword): _text(value) for keyword, value in match.values.items()}
         character_set = common_character_set(
             (self._requested_set, CharacterSet.of(match.specific_character_set)),
-            [text for (_, vr), text in texts.items() if is_text(vr)],
+            [text for (_, vr), text in texts.items() if vr in GOVERNED_VRS],
         )
         texts[QUERY_RETRIEVE_LEVEL, "CS"] = self._level
         texts.update(dict.fromkeys(self._empty, ""))

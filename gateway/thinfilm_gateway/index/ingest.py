@@ -11,8 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
+from thinfilm_gateway.archive.values import text
 from thinfilm_gateway.index import audit, jobs
-from thinfilm_gateway.index.attributes import text
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.models import Instance, Patient, Series, Study
 from thinfilm_gateway.index.rows import Row, instance_row, patient_identity, patient_row, series_row, study_row

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydicom import Dataset
 
-from thinfilm_gateway.index.attributes import integer_string, specific_character_set, text, unsigned_short
+from thinfilm_gateway.archive.values import character_set, integer, text
 from thinfilm_gateway.index.folding import fold_date, fold_person_name, fold_time
 
 Row = dict[str, Any]
@@ -26,7 +26,7 @@ def patient_row(attributes: Dataset) -> Row:
         **_name("patient_name", text(attributes, "PatientName")),
         **_date("patient_birth_date", text(attributes, "PatientBirthDate")),
         "patient_sex": text(attributes, "PatientSex"),
-        **_character_set(attributes),
+        "specific_character_set": str(character_set(attributes)),
     }
 
 
@@ -39,7 +39,7 @@ def study_row(attributes: Dataset) -> Row:
         "study_id": text(attributes, "StudyID"),
         "study_description": text(attributes, "StudyDescription"),
         **_name("referring_physician_name", text(attributes, "ReferringPhysicianName")),
-        **_character_set(attributes),
+        "specific_character_set": str(character_set(attributes)),
     }
 
 
@@ -49,23 +49,23 @@ def series_row(attributes: Dataset) -> Row:
     start_time = text(attributes, "PerformedProcedureStepStartTime")
     return {
         "modality": text(attributes, "Modality"),
-        "series_number": integer_string(attributes, "SeriesNumber"),
+        "series_number": integer(attributes, "SeriesNumber"),
         "series_description": text(attributes, "SeriesDescription"),
         "body_part_examined": text(attributes, "BodyPartExamined"),
         "laterality": text(attributes, "Laterality"),
         **_date("performed_procedure_step_start_date", start_date),
         **_time("performed_procedure_step_start_time", start_time),
-        **_character_set(attributes),
+        "specific_character_set": str(character_set(attributes)),
     }
 
 
 def instance_row(attributes: Dataset) -> Row:
     """Return the attributes of the instance."""
     return {
-        "instance_number": integer_string(attributes, "InstanceNumber"),
-        "rows": unsigned_short(attributes, "Rows"),
-        "columns": unsigned_short(attributes, "Columns"),
-        "number_of_frames": integer_string(attributes, "NumberOfFrames"),
+        "instance_number": integer(attributes, "InstanceNumber"),
+        "rows": integer(attributes, "Rows"),
+        "columns": integer(attributes, "Columns"),
+        "number_of_frames": integer(attributes, "NumberOfFrames"),
         **_date("content_date", text(attributes, "ContentDate")),
         **_time("content_time", text(attributes, "ContentTime")),
     }
@@ -87,7 +87,3 @@ def _date(column: str, value: str) -> Row:
 
 def _time(column: str, value: str) -> Row:
     return {column: value, f"{column}_folded": fold_time(value)}
-
-
-def _character_set(attributes: Dataset) -> Row:
-    return {"specific_character_set": "\\".join(specific_character_set(attributes))}

@@ -1,9 +1,12 @@
-"""Specific Character Set (0008,0005): text of queries and answers to and from bytes (PS3.3 C.12.1.1.2, PS3.5 6.1)."""
+"""Specific Character Set (0008,0005): text to and from bytes (PS3.3 C.12.1.1.2, PS3.5 6.1)."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+
+GOVERNED_VRS = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
+"""The VRs whose values are in the Specific Character Set (PS3.5 6.1.2.3)."""
 
 _ESCAPE = b"\x1b"
 _ASCII = "ascii"
@@ -43,17 +46,18 @@ _MULTI_BYTE = {
 }
 _DEFAULT = _Repertoire(_ASCII, (b"\x1b(B",))
 _STAND_ALONE = {
-    "ISO_IR 192": _Repertoire("utf_8"),
+    "ISOIR192": _Repertoire("utf_8"),
     "GB18030": _Repertoire("gb18030"),
     "GBK": _Repertoire("gbk"),
-    "ISO 2022 GBK": _Repertoire("gbk"),
+    "ISO2022GBK": _Repertoire("gbk"),
 }
 _BY_ESCAPE = {
     escape: repertoire
     for repertoire in (_DEFAULT, *_SINGLE_BYTE.values(), *_MULTI_BYTE.values())
     for escape in repertoire.escapes
 }
-_DEFINED_TERM = re.compile(r"^ISO[ _-]?(?:IR|2022[ _-]IR)[ _-]?(\d+)$")
+_SEPARATORS = re.compile(r"[ _-]+")
+_DEFINED_TERM = re.compile(r"ISO(?:IR|2022(?:IR)?)(\d+)")
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class CharacterSet:
     values: tuple[str, ...] = ()
 
     @classmethod
+    @lru_cache(maxsize=256)
     def of(cls, text: str) -> "CharacterSet":
         """Return the set of a value of (0008,0005), its parts joined by backslashes."""
         values = tuple(value.strip(" \0") for value in text.split("\\"))
@@ -130,19 +135,17 @@ def _repertoires(values: tuple[str, ...]) -> tuple[_Repertoire, ...]:
 
 
 def _repertoire(value: str) -> _Repertoire | None:
-    """Return what one value stands for, lenient about blanks, case and underscores."""
-    value = value.upper()
-    if value in ("", "ISO_IR 6", "ISO 2022 IR 6"):
+    """Return what one value stands for, lenient about case, blanks, underscores and hyphens."""
+    term = _SEPARATORS.sub("", value.upper())
+    if term in _STAND_ALONE:
+        return _STAND_ALONE[term]
+    match = _DEFINED_TERM.fullmatch(term)
+    number = match[1] if match else None
+    if term == "" or number == "6":
         return _DEFAULT
-    if value in _STAND_ALONE:
-        return _STAND_ALONE[value]
-    match = _DEFINED_TERM.match(value)
-    if match is None:
-        return None
-    number = match[1]
-    if number in ("6", "192"):
-        return _DEFAULT if number == "6" else _STAND_ALONE["ISO_IR 192"]
-    return _SINGLE_BYTE.get(number) or _MULTI_BYTE.get(number)
+    if number == "192":
+        return _STAND_ALONE["ISOIR192"]
+    return (_SINGLE_BYTE | _MULTI_BYTE).get(number) if number else None
 
 
 def _decoded_pieces(raw: bytes, initial: _Repertoire, delimiters: bytes) -> Iterator[str]:

@@ -3,8 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.charset import python_encoding
 
-from thinfilm_gateway.dimse.character_sets import UTF_8, CharacterSet
+from thinfilm_gateway.archive.character_sets import UTF_8, CharacterSet
 
 # Specific Character Set, bytes, text: PS3.5 Annexes H (Japanese), I (Korean), J and K (Chinese), and single-byte sets.
 EXAMPLES = [
@@ -57,10 +58,32 @@ def test_a_second_byte_that_looks_like_a_backslash_does_not_cut_a_chinese_name()
 
 
 @pytest.mark.parametrize(
-    "values", ["ISO_IR 100", "iso_ir 100", "ISO IR 100", "ISO-IR 100", "ISO_IR_100", "ISO_IR 100 ", "ISO 2022 IR 100"]
+    ("values", "raw", "text"),
+    [
+        *(
+            (term, b"\xbb\xee\xda", "Люк")
+            for term in ("ISO-IR 144", "ISO_IR_144", "iso ir 144", "ISO_IR  144 ", "ISOIR144")
+        ),
+        *((term, b"\xbb\xee\xda", "Люк") for term in ("ISO 2022 IR 144", "ISO-2022-IR-144", "iso_2022_ir_144")),
+        *((term, b"\xcd\xf5", "王") for term in ("gbk", "gb18030 ", "ISO_2022 gbk", "ISO 2022 58")),
+        *((term, "王".encode(), "王") for term in ("ISO IR_192", "iso-ir 192 ", "ISO 2022 IR 192")),
+    ],
 )
-def test_misspelt_values_are_understood(values):
-    assert CharacterSet.of(values).decode(b"J\xe9r\xf4me") == "Jérôme"
+def test_misspelt_values_are_understood(values, raw, text):
+    assert CharacterSet.of(values).decode(raw) == text
+    assert CharacterSet.of(values).encode(text) == raw
+
+
+def test_code_extensions_end_at_delimiters():
+    character_set = CharacterSet.of("ISO_IR 100")
+    expected = "Buc" + b"\xe0".decode("iso8859_4")
+    assert character_set.decode(b"Buc\x1b-D\xe0^J\xe9r", person_name=True) == f"{expected}^Jér"
+    assert character_set.decode(b"Buc\x1b-D\xe0\r\nJ\xe9r") == f"{expected}\r\nJér"
+
+
+@pytest.mark.parametrize("raw", [b"\x1b", b"a\x1b$", b"\x1b%Gx"])
+def test_an_escape_sequence_that_nobody_knows_stays(raw):
+    assert CharacterSet.of("ISO_IR 100").decode(raw) == raw.decode("ascii")
 
 
 @pytest.mark.parametrize("values", ["", "ISO_IR 6", "ISO_IR 4711", "nonsense", "ISO_IR 192"])
@@ -84,8 +107,12 @@ def test_the_value_of_the_attribute_is_kept_as_it_came():
     assert CharacterSet.of("ISO_IR 192") == UTF_8
 
 
-@given(st.binary(max_size=40), st.sampled_from([example[0] for example in EXAMPLES]), st.booleans())
-def test_no_bytes_make_decoding_fail(raw, values, person_name):
+@given(
+    st.binary(max_size=60),
+    st.lists(st.sampled_from([*python_encoding, "KLINGON"]), max_size=3).map("\\".join) | st.text(max_size=20),
+    st.booleans(),
+)
+def test_no_bytes_and_no_set_make_decoding_fail(raw, values, person_name):
     assert isinstance(CharacterSet.of(values).decode(raw, person_name=person_name), str)
 
 
