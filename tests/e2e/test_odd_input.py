@@ -59,7 +59,10 @@ def test_whatever_is_accepted_comes_back_byte_for_byte_and_the_rest_leaves_nothi
 
 
 @pytest.mark.timeout(3600)
-def test_the_files_of_ones_own_folder_come_back_byte_for_byte_or_are_refused(embedded: Site, tmp_path: Path):
+def test_the_files_of_ones_own_folder_come_back_byte_for_byte_or_are_refused(
+    embedded: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("thinfilm_gateway.demo.samples.PHANTOM_SLICES", 4)
     folder = os.environ.get("THINFILM_DATA")
     samples = collect(tmp_path, Path(folder) if folder else None, lambda: None)
     proof = Proof()
