@@ -4,7 +4,7 @@ Format: docs/formats/neural.md. Idea: Nagoor et al., local sampling of causal 3-
 """
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
 from thinfilm_codecs.lossless.neural import compiled, fitting, reference, references
 from thinfilm_codecs.lossless.neural.fitting import Sampler
 from thinfilm_codecs.lossless.neural.model import Model, shipped
-from thinfilm_codecs.lossless.neural.parameters import Parameters, pack, quantised_linear, unpack
+from thinfilm_codecs.lossless.neural.parameters import COEFFICIENT_STEPS, Parameters, pack, quantised_linear, unpack
 from thinfilm_codecs.lossless.neural.planes import Geometry, padded, unpadded
 from thinfilm_codecs.lossless.neural.values import ValueMap, maps_for
 from thinfilm_codecs.lossless.sealed import seal, unseal
@@ -28,7 +28,7 @@ _GROUP_FRAMES = 20
 _GROUP_PIXELS = 1 << 21
 _LARGEST_GROUP_PIXELS = 1 << 23
 _MOST_FRAMES = 512
-_CHOICE_PIXELS = 1 << 21
+_CHOICE_PIXELS = 1 << 20
 _FIT_PIXELS = 1 << 24
 
 
@@ -50,8 +50,8 @@ class _Effort:
 
 _EFFORTS = {
     Preset.FAST: None,
-    Preset.DEFAULT: _Effort(0.9, 6_000_000, 2e-3, 0.0),
-    Preset.MAX: _Effort(8.0, 100_000_000, 3e-3, 0.0),
+    Preset.DEFAULT: _Effort(1.0, 6_000_000, 2.5e-3, 0.05),
+    Preset.MAX: _Effort(8.0, 100_000_000, 3e-3, 0.03),
 }
 
 
@@ -78,45 +78,46 @@ class Neural(Codec):
     def prepare(self, stack: PixelBlock) -> bytes:
         """Fit the model to the stack. Raises UnsupportedPixels if its samples span more than 16 bits."""
         model = shipped()
-        best = _chosen(stack, self.frames_per_group(stack.layout), model)
-        values, (lag_a, lag_b) = best
+        values, (lag_a, lag_b) = _chosen(stack, self.frames_per_group(stack.layout), model)
         windows = _windows(stack, values, self.frames_per_group(stack.layout), _FIT_PIXELS)
         groups = fitting.grouped(windows, lag_a, lag_b, values.maximum)
         sampler = Sampler(groups, np.random.default_rng(0))
         share = stack.layout.samples / sampler.pixels
-        plain = Parameters(values, lag_a, lag_b, model.linear, model.network)
-        linear = quantised_linear(fitting.fit_linear(sampler, model.linear), model)
-        fitted = Parameters(values, lag_a, lag_b, linear, model.network)
-        choices = [plain, fitted]
+        plain = Parameters(model, values, lag_a, lag_b, model.linear, model.network)
+        fitted = fitting.fit_linear(sampler, model.linear)
+        choices = [plain]
+        for step in COEFFICIENT_STEPS:
+            linear = quantised_linear(fitted, model, step)
+            choices.append(replace(plain, linear=linear, coefficient_step=step))
         chosen = _cheapest(choices, sampler, model, stack.layout.samples)
         if self._effort:
             fitting.predict(groups, chosen.linear)
             budget = min(int(self._effort.passes * sampler.pixels * min(share, 1.5)), self._effort.most_pixels)
             network = fitting.tune(sampler, chosen.linear, model, budget, self._effort.rate, self._effort.thrift)
-            tuned = Parameters(values, lag_a, lag_b, chosen.linear, network)
+            tuned = replace(chosen, network=network)
             chosen = _cheapest([chosen, tuned], sampler, model, stack.layout.samples)
-        return pack(chosen, model)
+        return pack(chosen)
 
     def encode(self, group: PixelBlock, parameters: bytes) -> bytes:
         """Code the group. Raises UnsupportedPixels if it is not of the stack that was prepared."""
-        model, p = shipped(), _unpacked(bytes(parameters))
+        p = _unpacked(bytes(parameters))
         values = p.values.values(_as_frames(group.samples))
         geometry = _geometry(group.layout, p)
         planes = compiled.Group(geometry, padded(values, geometry), geometry.empty(0))
         if compiled.instruction_sets():
-            return seal(compiled.encode(planes, p.linear, p.network, model))
-        return seal(reference.encode(values, geometry, p.linear, p.network, model))
+            return seal(compiled.encode(planes, p.linear, p.network, p.model))
+        return seal(reference.encode(values, geometry, p.linear, p.network, p.model))
 
     def decode(self, stream: bytes, layout: BlockLayout, parameters: bytes) -> SampleArray:
         """Return the samples of the group. Raises CorruptStream for bytes that are no such stream."""
         if not self.supports(layout):
             raise CorruptStream(f"No neural stream is of blocks of {layout.shape}.")
-        model, p = shipped(), _unpacked(bytes(parameters))
+        p = _unpacked(bytes(parameters))
         if not p.values.fits(layout.dtype):
             raise CorruptStream(f"The values of the neural parameters do not fit {layout.dtype}.")
         geometry = _geometry(layout, p)
         back_end = compiled if compiled.instruction_sets() else reference
-        planes = back_end.decode(unseal(stream), geometry, p.linear, p.network, model)
+        planes = back_end.decode(unseal(stream), geometry, p.linear, p.network, p.model)
         if planes is None:
             raise CorruptStream(f"The neural stream is not one of a group of {layout.shape} {layout.dtype}.")
         return _from_frames(p.values.samples(unpadded(planes, geometry), layout.dtype), layout)
@@ -124,7 +125,7 @@ class Neural(Codec):
 
 @lru_cache(maxsize=16)
 def _unpacked(parameters: bytes) -> Parameters:
-    return unpack(parameters, shipped())
+    return unpack(parameters)
 
 
 def _as_frames(samples: SampleArray) -> SampleArray:
@@ -170,7 +171,7 @@ def _chosen(stack: PixelBlock, step: int, model: Model) -> tuple[ValueMap, tuple
         for lags in pairs:
             groups = fitting.grouped(windows, *lags, values.maximum)
             sampler = Sampler(groups, np.random.default_rng(0))
-            linear = fitting.fit_linear(sampler, model.linear, 60_000)
+            linear = fitting.fit_linear(sampler, model.linear, 40_000)
             fitting.predict(groups, linear)
             tries.append((fitting.estimate(sampler, linear, model.network, model), values, lags))
     _, values, lags = min(tries, key=lambda found: found[0])
@@ -184,7 +185,7 @@ def _cheapest(choices: list[Parameters], sampler: Sampler, model: Model, samples
         fitting.predict(sampler.groups, choice.linear)
         fresh = Sampler(sampler.groups, np.random.default_rng(1))
         per_pixel = fitting.estimate(fresh, choice.linear, choice.network, model)
-        costs.append(per_pixel * samples + 8 * len(pack(choice, model)))
+        costs.append(per_pixel * samples + 8 * len(pack(choice)))
     return choices[int(np.argmin(costs))]
 
 

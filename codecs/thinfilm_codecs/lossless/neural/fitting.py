@@ -18,9 +18,9 @@ from thinfilm_codecs.lossless.neural.reference import logarithm
 
 UInt16 = npt.NDArray[np.uint16]
 
-LINEAR_SAMPLES = 300_000
-ESTIMATE_SAMPLES = 40_000
-BATCH = 4096
+LINEAR_SAMPLES = 250_000
+ESTIMATE_SAMPLES = 30_000
+BATCH = 2048
 
 _ACTIVITY_WEIGHTS = np.array([0, 0, 0, 0, 1, 2, 3, 4, 0, 0, 1, 3, 4, 3, 1, 0, 0, 0, 1, 2, 4, 2, 1, 0], np.int64)
 
@@ -108,7 +108,7 @@ def fit_linear(sampler: Sampler, prior: Linear, samples: int = LINEAR_SAMPLES) -
         held = (rows.T @ wanted).astype(np.float64) + ridge * coefficients[each]
         coefficients[each] = np.linalg.solve(squares + ridge * np.eye(shape.TAPS), held)
     whole = np.rint(coefficients * shape.COEFFICIENT_ONE)
-    whole *= np.minimum(1, 31000 / np.maximum(np.abs(whole).sum(1, keepdims=True), 1))
+    whole *= np.minimum(1, 31500 / np.maximum(np.abs(whole).sum(1, keepdims=True), 1))
     return replace(linear, coefficients=np.rint(whole).astype(np.int16))
 
 

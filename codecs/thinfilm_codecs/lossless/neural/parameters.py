@@ -3,8 +3,8 @@
 Format: docs/formats/neural.md, "Parameters".
 """
 
-import lzma
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,133 +13,164 @@ import numpy.typing as npt
 
 from thinfilm_codecs.errors import CorruptStream
 from thinfilm_codecs.lossless.neural import shape
-from thinfilm_codecs.lossless.neural.model import LAYER_SHAPES, Linear, Model, Network
+from thinfilm_codecs.lossless.neural.model import LAYER_SHAPES, Linear, Model, Network, named
+from thinfilm_codecs.lossless.neural.rans import (
+    MAGNITUDES,
+    TOTAL,
+    Decoder,
+    Encoder,
+    magnitude_table,
+    put_integers,
+    take_integers,
+)
 from thinfilm_codecs.lossless.neural.values import ValueMap
 
 VERSION = 1
-COEFFICIENT_STEP = 32
+COEFFICIENT_STEPS = (32, 8)
 BIAS_STEPS = (16, 32, 32)
 
-_HEADER = struct.Struct("<BB16sqHHH")
+_HEADER = struct.Struct("<BBB16sqHHH")
 _LEVELS, _LINEAR, _NETWORK = 1, 2, 4
-_FILTERS = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 18, "lc": 0, "lp": 0, "pb": 0}]
+_TABLE = struct.Struct(f"<{MAGNITUDES - 1}H")
 
 
 @dataclass(frozen=True, eq=False)
 class Parameters:
     """All a group's decoder needs besides its stream and layout."""
 
+    model: Model
     values: ValueMap
     lag_a: int
     lag_b: int
     linear: Linear
     network: Network
+    coefficient_step: int = COEFFICIENT_STEPS[0]
 
 
-def quantised_linear(linear: Linear, model: Model) -> Linear:
+def quantised_linear(linear: Linear, model: Model, step: int) -> Linear:
     """Return the linear stage as the parameters can carry it: whole steps from the shipped one, sums in bounds."""
     base = model.linear.coefficients.astype(np.int64)
-    steps = np.rint((linear.coefficients - base) / COEFFICIENT_STEP).astype(np.int64)
-    coefficients = base + steps * COEFFICIENT_STEP
+    coefficients = base + np.rint((linear.coefficients - base) / step).astype(np.int64) * step
     for row in np.flatnonzero(np.abs(coefficients).sum(1) > 32767):
         coefficients[row] = base[row]
     return Linear(linear.activity_thresholds, linear.consistency_thresholds, coefficients.astype(np.int16))
 
 
-def pack(parameters: Parameters, model: Model) -> bytes:
+def pack(parameters: Parameters) -> bytes:
     """Return the bytes of parameters whose linear stage and network are whole steps from the model's."""
-    flags, body = 0, []
-    values = parameters.values
-    if values.levels is not None:
-        flags |= _LEVELS
-        body.append(_halves(np.diff(values.levels.astype(np.int64), prepend=0)))
-    if parameters.linear is not model.linear:
+    model, flags, values, linear = parameters.model, 0, parameters.values, parameters.linear
+    plain, lists = b"", []
+    if linear is not model.linear:
         flags |= _LINEAR
-        body.append(parameters.linear.activity_thresholds.tobytes())
-        body.append(parameters.linear.consistency_thresholds.tobytes())
-        steps = parameters.linear.coefficients.astype(np.int64) - model.linear.coefficients
-        body.append(_halves(steps // COEFFICIENT_STEP))
+        plain = linear.activity_thresholds.tobytes() + linear.consistency_thresholds.tobytes()
+        moved = linear.coefficients.astype(np.int64) - model.linear.coefficients
+        lists.append(moved.ravel() // parameters.coefficient_step)
     if parameters.network is not model.network:
         flags |= _NETWORK
-        for mine, shipped in zip(parameters.network.weights, model.network.weights, strict=True):
-            body.append(_halves(mine.astype(np.int64) - shipped))
-        for mine, shipped, step in zip(parameters.network.biases, model.network.biases, BIAS_STEPS, strict=True):
-            body.append(_halves((mine.astype(np.int64) - shipped) // step))
+        weights = zip(parameters.network.weights, model.network.weights, strict=True)
+        biases = zip(parameters.network.biases, model.network.biases, BIAS_STEPS, strict=True)
+        lists.append(np.concatenate([(mine.astype(np.int64) - base).ravel() for mine, base in weights]))
+        lists.append(np.concatenate([(mine.astype(np.int64) - base) // step for mine, base, step in biases]))
+    if values.levels is not None:
+        flags |= _LEVELS
+        lists.append(np.diff(values.levels.astype(np.int64), prepend=0))
     header = _HEADER.pack(
-        VERSION, flags, model.identity, values.minimum, values.maximum, parameters.lag_a, parameters.lag_b
+        VERSION,
+        flags,
+        parameters.coefficient_step,
+        model.identity,
+        values.minimum,
+        values.maximum,
+        parameters.lag_a,
+        parameters.lag_b,
     )
-    packed = b"".join(body)
-    return header + (lzma.compress(packed, lzma.FORMAT_RAW, filters=_FILTERS) if packed else b"")
+    encoder, tables = Encoder(), b""
+    for each in lists:
+        table = magnitude_table(each)
+        tables += _TABLE.pack(*(frequency - 1 for frequency in table[:-1]))
+        put_integers(encoder, each, table)
+    return header + plain + tables + (encoder.stream() if lists else b"")
 
 
-def unpack(data: bytes, model: Model) -> Parameters:
+def unpack(data: bytes) -> Parameters:
     """Return the parameters of these bytes. Raises CorruptStream if they are none."""
     if len(data) < _HEADER.size:
         raise CorruptStream("The neural parameters end within their header.")
-    version, flags, identity, minimum, maximum, lag_a, lag_b = _HEADER.unpack_from(data)
-    if version != VERSION or flags & ~(_LEVELS | _LINEAR | _NETWORK):
-        raise CorruptStream(f"The neural parameters are of version {version}, flags {flags}; this decoder knows none.")
-    if identity != model.identity:
-        raise CorruptStream(f"The neural parameters name the model {identity.hex()}, which is not at hand.")
-    body = _Body(_inflated(data[_HEADER.size :], _body_size(flags, maximum)))
-    levels = None
-    if flags & _LEVELS:
-        gaps = body.halves((maximum + 1,))
-        climbing = np.cumsum(gaps)
-        if gaps[0] != 0 or (gaps[1:] < 1).any() or climbing[-1] > 65535:
-            raise CorruptStream("The levels of the neural parameters do not rise from 0 within 16 bits.")
-        levels = climbing.astype(np.uint16)
-    linear, network = model.linear, model.network
+    version, flags, step, identity, minimum, maximum, lag_a, lag_b = _HEADER.unpack_from(data)
+    if version != VERSION or flags & ~(_LEVELS | _LINEAR | _NETWORK) or step not in COEFFICIENT_STEPS:
+        raise CorruptStream(f"The neural parameters are of version {version}, flags {flags}, step {step}: unknown.")
     try:
-        if flags & _LINEAR:
-            activity = body.bytes(shape.ACTIVITY_CLASSES - 1)
-            consistency = body.bytes(shape.CONSISTENCY_CLASSES - 1)
-            steps = body.halves((shape.CLASSES, shape.TAPS), signed=True)
-            coefficients = _narrowed(linear.coefficients + steps * COEFFICIENT_STEP, np.int16)
-            linear = Linear(activity, consistency, coefficients)
+        model = named(identity)
+    except KeyError as error:
+        raise CorruptStream(f"The neural parameters name the model {identity.hex()}, which is not at hand.") from error
+    at, linear, network, levels = _HEADER.size, model.linear, model.network, None
+    thresholds = np.frombuffer(data[at : at + _THRESHOLDS], np.uint8) if flags & _LINEAR else None
+    if thresholds is not None and len(thresholds) < _THRESHOLDS:
+        raise CorruptStream("The neural parameters end within their thresholds.")
+    lists = _lists(data[at + (_THRESHOLDS if flags & _LINEAR else 0) :], _counts(flags, maximum))
+    try:
+        if thresholds is not None:
+            moved = linear.coefficients + next(lists).reshape(shape.CLASSES, shape.TAPS) * step
+            activity, consistency = np.split(thresholds, [shape.ACTIVITY_CLASSES - 1])
+            linear = Linear(activity, consistency, _narrowed(moved, np.int16))
         if flags & _NETWORK:
-            changes = [body.halves(layer, signed=True) for layer in LAYER_SHAPES]
-            weights = [_narrowed(w + d, np.int8) for w, d in zip(network.weights, changes, strict=True)]
-            offsets = [body.halves(layer[:1], signed=True) for layer in LAYER_SHAPES]
-            biases = [
-                _narrowed(b + d * step, np.int32)
-                for b, d, step in zip(network.biases, offsets, BIAS_STEPS, strict=True)
-            ]
-            network = Network((weights[0], weights[1], weights[2]), (biases[0], biases[1], biases[2]))
+            network = _moved(network, next(lists), next(lists))
+        if flags & _LEVELS:
+            levels = np.cumsum(next(lists))
+            if levels[0] != 0 or (np.diff(levels) < 1).any():
+                raise ValueError("the levels do not rise from 0")
+            levels = _narrowed(levels, np.uint16)
     except ValueError as error:
         raise CorruptStream(f"The neural parameters are out of bounds: {error}") from error
-    return Parameters(ValueMap(minimum, maximum, levels), lag_a, lag_b, linear, network)
+    return Parameters(model, ValueMap(minimum, maximum, levels), lag_a, lag_b, linear, network, step)
 
 
-def _body_size(flags: int, maximum: int) -> int:
-    size = 2 * (maximum + 1) if flags & _LEVELS else 0
-    if flags & _LINEAR:
-        size += shape.ACTIVITY_CLASSES + shape.CONSISTENCY_CLASSES - 2 + 2 * shape.CLASSES * shape.TAPS
+_THRESHOLDS = shape.ACTIVITY_CLASSES + shape.CONSISTENCY_CLASSES - 2
+
+
+def _counts(flags: int, maximum: int) -> list[int]:
+    """Return the lengths of the lists of integers that follow the header."""
+    counts = [shape.CLASSES * shape.TAPS] if flags & _LINEAR else []
     if flags & _NETWORK:
-        size += 2 * sum(outs * (ins + 1) for outs, ins in LAYER_SHAPES)
-    return size
+        counts += [sum(outs * ins for outs, ins in LAYER_SHAPES), sum(outs for outs, _ in LAYER_SHAPES)]
+    return [*counts, maximum + 1] if flags & _LEVELS else counts
 
 
-def _inflated(data: bytes, size: int) -> bytes:
-    """Return exactly `size` bytes. Raises CorruptStream if the data hold anything else."""
-    if not size:
+def _lists(data: bytes, counts: list[int]) -> Iterator[npt.NDArray[np.int64]]:
+    """Return the lists of integers. Raises CorruptStream unless the data hold them and no more."""
+    if not counts:
         if data:
             raise CorruptStream("The neural parameters have bytes behind their end.")
-        return b""
-    inflater = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS)
-    try:
-        body = inflater.decompress(data, size + 1)
-    except lzma.LZMAError as error:
-        raise CorruptStream("The body of the neural parameters is damaged.") from error
-    if len(body) != size or not inflater.eof or inflater.unused_data:
-        raise CorruptStream(f"The body of the neural parameters is not of {size} bytes.")
-    return body
+        return iter(())
+    if len(data) < _TABLE.size * len(counts):
+        raise CorruptStream("The neural parameters end within their tables.")
+    tables = []
+    for place in range(len(counts)):
+        table = [frequency + 1 for frequency in _TABLE.unpack_from(data, place * _TABLE.size)]
+        if sum(table) >= TOTAL:
+            raise CorruptStream("A table of the neural parameters has no room for its last symbol.")
+        tables.append([*table, TOTAL - sum(table)])
+    decoder = Decoder.of(data[_TABLE.size * len(counts) :])
+    lists = [np.array(take_integers(decoder, n, t), np.int64) for n, t in zip(counts, tables, strict=True)]
+    if not decoder.finished():
+        raise CorruptStream("The neural parameters have words behind their end.")
+    return iter(lists)
 
 
-def _halves(values: npt.NDArray[Any]) -> bytes:
-    """Return 16-bit values, all low bytes before all high bytes."""
-    pairs = np.ascontiguousarray(values.ravel().astype("<i4").astype("<u2")).view(np.uint8).reshape(-1, 2)
-    return pairs.T.tobytes()
+def _moved(network: Network, weights: npt.NDArray[np.int64], biases: npt.NDArray[np.int64]) -> Network:
+    """Return the network moved by these steps."""
+    sizes = np.cumsum([outs * ins for outs, ins in LAYER_SHAPES])[:-1]
+    w = [
+        _narrowed(base + change.reshape(base.shape), np.int8)
+        for base, change in zip(network.weights, np.split(weights, sizes), strict=True)
+    ]
+    b = [
+        _narrowed(base + change * step, np.int32)
+        for base, change, step in zip(
+            network.biases, np.split(biases, np.cumsum([outs for outs, _ in LAYER_SHAPES])[:-1]), BIAS_STEPS, strict=True
+        )
+    ]
+    return Network((w[0], w[1], w[2]), (b[0], b[1], b[2]))
 
 
 def _narrowed(values: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:
@@ -147,25 +178,3 @@ def _narrowed(values: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:
     if values.min() < limits.min or values.max() > limits.max:
         raise ValueError(f"a value does not fit {np.dtype(dtype).name}")
     return values.astype(dtype)
-
-
-class _Body:
-    """The inflated body, read from front to back."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def bytes(self, count: int) -> npt.NDArray[np.uint8]:
-        """Return the next bytes."""
-        self._at += count
-        return np.frombuffer(self._data[self._at - count : self._at], np.uint8)
-
-    def halves(self, wanted: tuple[int, ...], *, signed: bool = False) -> npt.NDArray[np.int64]:
-        """Return the next 16-bit values in this shape."""
-        count = int(np.prod(wanted))
-        pairs = self.bytes(2 * count).reshape(2, count).astype(np.int64)
-        values = pairs[0] | pairs[1] << 8
-        if signed:
-            values = values - (values >> 15 << 16)
-        return values.reshape(wanted)

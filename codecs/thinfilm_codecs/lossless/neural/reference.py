@@ -4,12 +4,13 @@ Format: docs/formats/neural.md, whose sections the functions are named after.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from thinfilm_codecs.errors import CorruptStream
 from thinfilm_codecs.lossless.neural import shape
 from thinfilm_codecs.lossless.neural.model import Linear, Model, Network
 from thinfilm_codecs.lossless.neural.planes import (
@@ -21,6 +22,7 @@ from thinfilm_codecs.lossless.neural.planes import (
     Geometry,
     padded,
 )
+from thinfilm_codecs.lossless.neural.rans import Decoder, Encoder
 
 Int64 = npt.NDArray[np.int64]
 Planes = npt.NDArray[np.int16]
@@ -28,12 +30,6 @@ Planes = npt.NDArray[np.int16]
 _ACTIVITY = np.array([[0, 0, 0, 0, 1, 2, 3, 4], [0, 0, 1, 3, 4, 3, 1, 0], [0, 0, 1, 2, 4, 2, 1, 0]])
 _ERRORS = np.array([[0, 0, 0, 0, 0, 1, 3, 7], [0, 0, 1, 3, 6, 3, 1, 0]])
 _ERRORS_A = np.array([[0, 0, 0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 3, 1, 0, 0], [0, 0, 0, 0, 1, 0, 0, 0]])
-_LOWEST_STATE = 1 << 31
-
-
-class _Corrupt(Exception):
-    """The stream is not one of such a group."""
-
 
 def logarithm(values: Any) -> Int64:
     """Return eight times the logarithm to base 2 of integers of at least 1, linear between powers of two."""
@@ -181,9 +177,9 @@ _BITS = np.repeat([4, 2, 0, 2, 4], [8, 16, 80, 16, 8])
 
 @dataclass(frozen=True, eq=False)
 class Distribution:
-    """Bounds (BINS + 1) of the cumulative frequencies of a pixel's bins, and where the bins lie."""
+    """Bounds (BINS + 1 of them) of the cumulative frequencies of a pixel's bins, and where the bins lie."""
 
-    cumulative: Int64
+    cumulative: list[int]
     origin: int
     shift: int
 
@@ -205,99 +201,7 @@ def distribution(g: Geometry, model: Model, out: Int64, mean: int, scale: int) -
     mixed = (weights[:, None] * values >> 16).sum(0)
     cumulative = np.append(np.arange(shape.BINS) + (mixed * 65408 >> 16), 65536)
     cumulative[0] = 0
-    return Distribution(cumulative, eighths >> 3, shift)
-
-
-# ---- Entropy coding ----
-
-
-@dataclass
-class Decoder:
-    """Interleaved rANS states that take symbols from a stream of little-endian 32-bit words."""
-
-    words: list[int]
-    states: list[int]
-    taken: int = 0
-
-    @staticmethod
-    def of(stream: bytes) -> "Decoder":
-        """Return the decoder at the start of a stream."""
-        if len(stream) % 4 or len(stream) < 8 * shape.STATES:
-            raise _Corrupt
-        words = [int(word) for word in np.frombuffer(stream, "<u4")]
-        states = [words[2 * i] | words[2 * i + 1] << 32 for i in range(shape.STATES)]
-        if min(states) < _LOWEST_STATE or max(states) >> 63:
-            raise _Corrupt
-        return Decoder(words[: 2 * shape.STATES - 1 : -1], states)
-
-    def peek(self) -> int:
-        """Return the next symbol's place in 0 to 65,535."""
-        return self.states[self.taken % shape.STATES] & 0xFFFF
-
-    def take(self, start: int, frequency: int) -> None:
-        """Step over a symbol."""
-        index = self.taken % shape.STATES
-        self.taken += 1
-        state = frequency * (self.states[index] >> 16) + (self.states[index] & 0xFFFF) - start
-        if state < _LOWEST_STATE:
-            if not self.words:
-                raise _Corrupt
-            state = state << 32 | self.words.pop()
-        self.states[index] = state
-
-    def symbol(self, value: int | None, cumulative: Int64) -> int:
-        """Take the next of the symbols with these bounds."""
-        del value
-        found = int(np.searchsorted(cumulative, self.peek(), side="right")) - 1
-        self.take(int(cumulative[found]), int(cumulative[found + 1] - cumulative[found]))
-        return found
-
-    def uniform(self, value: int | None, bits: int) -> int:
-        """Take a number of so many bits."""
-        del value
-        if not bits:
-            return 0
-        found = self.peek() >> (16 - bits)
-        self.take(found << (16 - bits), 1 << (16 - bits))
-        return found
-
-    def finished(self) -> bool:
-        """Tell whether nothing is left of the stream."""
-        return not self.words and all(state == _LOWEST_STATE for state in self.states)
-
-
-@dataclass
-class Encoder:
-    """Gathers symbols in order; the stream is made backwards from the last."""
-
-    symbols: list[tuple[int, int]] = field(default_factory=list)
-
-    def symbol(self, value: int | None, cumulative: Int64) -> int:
-        """Put one of the symbols with these bounds."""
-        assert value is not None
-        self.symbols.append((int(cumulative[value]), int(cumulative[value + 1] - cumulative[value])))
-        return value
-
-    def uniform(self, value: int | None, bits: int) -> int:
-        """Put a number of so many bits."""
-        assert value is not None
-        if bits:
-            self.symbols.append((value << (16 - bits), 1 << (16 - bits)))
-        return value
-
-    def stream(self) -> bytes:
-        """Return the stream of all symbols."""
-        states, words = [_LOWEST_STATE] * shape.STATES, []
-        for place in reversed(range(len(self.symbols))):
-            start, frequency = self.symbols[place]
-            state = states[place % shape.STATES]
-            if state >= frequency << 47:
-                words.append(state & 0xFFFFFFFF)
-                state >>= 32
-            states[place % shape.STATES] = (state // frequency << 16) + state % frequency + start
-        for state in reversed(states):
-            words += [state >> 32, state & 0xFFFFFFFF]
-        return np.array(words[::-1], "<u4").tobytes()
+    return Distribution(cumulative.tolist(), eighths >> 3, shift)
 
 
 # ---- Group ----
@@ -345,7 +249,7 @@ def _code(
                 if _flag(coder, flags, int(found.flat_context[i]), known):
                     value = int(found.reference[i])
                     if value > g.maximum - BIAS:
-                        raise _Corrupt
+                        raise CorruptStream("A sample lies outside the range of the group.")
                     _settle(g, samples, errors, step[i], value, int(found.mean[i]))
                     continue
             waiting.append((step[i], found, i))
@@ -357,7 +261,7 @@ def _code(
 def _flag(coder: Encoder | Decoder, flags: list[int], which: int, known: bool | None) -> bool:
     """Code whether a flat surrounding goes on; its probability, of 2^16, moves by a 32nd of the way."""
     one = flags[which]
-    value = coder.symbol(None if known is None else int(not known), np.array([0, one, 65536])) == 0
+    value = coder.symbol(None if known is None else int(not known), [0, one, 65536]) == 0
     flags[which] = one + ((65504 - one) >> 5) if value else one - ((one - 32) >> 5)
     return value
 
@@ -385,7 +289,7 @@ def _drain(
         known = None if isinstance(coder, Decoder) else int(samples[z, y + PAD_TOP, x + PAD_LEFT]) + BIAS
         value = _sample(coder, d, known)
         if not 0 <= value <= g.maximum:
-            raise _Corrupt
+            raise CorruptStream("A sample lies outside the range of the group.")
         _settle(g, samples, errors, pixel, value - BIAS, mean)
     waiting.clear()
 
@@ -417,6 +321,6 @@ def decode(stream: bytes, g: Geometry, linear: Linear, network: Network, model: 
     try:
         decoder = Decoder.of(stream)
         _code(g, samples, linear, network, model, decoder)
-    except _Corrupt:
+    except CorruptStream:
         return None
     return samples if decoder.finished() else None
