@@ -1,6 +1,7 @@
-"""Train the neural codec's shipped model: python -m thinfilm_codecs.training.neural DATA... --models FOLDER
+"""Train the neural codec's shipped model.
 
-Seeded, quantisation-aware, resumable: a run that is stopped goes on from its checkpoint. Needs torch and pydicom.
+python -m thinfilm_codecs.training.neural DATA... --models FOLDER --checkpoint FILE --prior MODEL. Seeded,
+quantisation-aware, resumable: a run that is stopped goes on from its checkpoint. Needs torch and pydicom.
 """
 
 import argparse
@@ -51,23 +52,19 @@ class TrainedNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            [
-                nn.Linear(shape.INPUTS, shape.HIDDEN_1),
-                nn.Linear(shape.HIDDEN_1, shape.HIDDEN_2),
-                nn.Linear(shape.HIDDEN_2, shape.COMPONENTS + 2),
-            ]
-        )
+        self.first = nn.Linear(shape.INPUTS, shape.HIDDEN_1)
+        self.second = nn.Linear(shape.HIDDEN_1, shape.HIDDEN_2)
+        self.third = nn.Linear(shape.HIDDEN_2, shape.COMPONENTS + 2)
         with torch.no_grad():
-            for layer in self.layers[:2]:
-                layer.bias.uniform_(0, 0.5)
-            self.layers[2].weight.mul_(0.3)
-            self.layers[2].bias.zero_()
+            self.first.bias.uniform_(0, 0.5)
+            self.second.bias.uniform_(0, 0.5)
+            self.third.weight.mul_(0.3)
+            self.third.bias.zero_()
         self.log_scales = nn.Parameter(torch.tensor(_FIRST_SCALES).log())
 
     def bits(self, inputs: Tensor, means: Tensor, scales: Tensor, targets: Tensor) -> Tensor:
         """Return the bits of each pixel; arguments are the fields of compiled.Inputs."""
-        first, second, third = self.layers
+        first, second, third = self.first, self.second, self.third
         hidden = (inputs.float() - 64) / 16
         hidden = _activations(functional.linear(hidden, _weights(first.weight), first.bias))
         hidden = _activations(functional.linear(hidden, _weights(second.weight), second.bias))
@@ -86,7 +83,7 @@ class TrainedNetwork(nn.Module):
     def hold(self) -> None:
         """Hold the weights to what int8 can say."""
         with torch.no_grad():
-            for layer in self.layers:
+            for layer in (self.first, self.second, self.third):
                 layer.weight.clamp_(-127 / shape.WEIGHT_ONE, 127 / shape.WEIGHT_ONE)
 
     def export(self, linear: Linear) -> dict[str, np.ndarray[Any, Any]]:
@@ -101,8 +98,9 @@ class TrainedNetwork(nn.Module):
             "curves": np.floor(65535 / (1 + np.exp(-np.clip(places / scales[:, None], -60, 60)))).astype(np.uint16),
             "scales": scales,
         }
+        layers = (self.first, self.second, self.third)
         sizes = (shape.HIDDEN_1, shape.HIDDEN_2, shape.OUTPUTS)
-        for number, (layer, outs, one) in enumerate(zip(self.layers, sizes, shape.BIAS_ONE, strict=True), 1):
+        for number, (layer, outs, one) in enumerate(zip(layers, sizes, shape.BIAS_ONE, strict=True), 1):
             weights, biases = layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()
             whole = np.zeros((outs, weights.shape[1]), np.int8)
             whole[: len(weights)] = np.clip(np.rint(weights * shape.WEIGHT_ONE), -127, 127)
@@ -194,7 +192,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True, help="the folder to write the model to, by its identity")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--prior", type=Path, required=True, help="a model file whose linear stage is taken over")
-    parser.add_argument("--leave-out", nargs="*", default=[], help="leave out folders whose path has one of these words")
+    parser.add_argument("--leave-out", nargs="*", default=[], help="words; folders with one in their path are left out")
     parser.add_argument("--steps", type=int, default=40_000)
     parser.add_argument("--seconds", type=float, default=540)
     parser.add_argument("--rate", type=float, default=4e-3)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_codecs.codec import Codec
-from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
+from thinfilm_codecs.errors import CorruptStream
 from thinfilm_codecs.lossless.neural import compiled, fitting, reference, references
 from thinfilm_codecs.lossless.neural.fitting import Sampler
 from thinfilm_codecs.lossless.neural.model import Model, shipped
@@ -154,7 +154,9 @@ def _windows(stack: PixelBlock, values: ValueMap, step: int, pixels: int) -> lis
     firsts = list(range(0, layout.frames, step))
     per_group = step * layout.samples // layout.frames
     wanted = min(len(firsts), max(1, pixels // per_group))
-    picked = np.unique(np.linspace(0, len(firsts) - 1, wanted).round().astype(int)) if wanted > 1 else [len(firsts) // 2]
+    picked = (
+        np.unique(np.linspace(0, len(firsts) - 1, wanted).round().astype(int)) if wanted > 1 else [len(firsts) // 2]
+    )
     return [values.values(_as_frames(stack.frames(firsts[i], step).samples)) for i in picked]
 
 
@@ -165,7 +167,9 @@ def _chosen(stack: PixelBlock, step: int, model: Model) -> tuple[ValueMap, tuple
     tries: list[tuple[float, ValueMap, tuple[int, int]]] = []
     for values in maps:
         windows = _windows(stack, values, step, _CHOICE_PIXELS)
-        pairs = references.candidates(windows[len(windows) // 2]) if components == 1 else [(1, components), (components, 1)]
+        pairs = (
+            references.candidates(windows[len(windows) // 2]) if components == 1 else [(1, components), (components, 1)]
+        )
         if len(maps) == len(pairs) == 1:
             return values, pairs[0]
         for lags in pairs:
@@ -187,5 +191,3 @@ def _cheapest(choices: list[Parameters], sampler: Sampler, model: Model, samples
         per_pixel = fitting.estimate(fresh, choice.linear, choice.network, model)
         costs.append(per_pixel * samples + 8 * len(pack(choice)))
     return choices[int(np.argmin(costs))]
-
-

@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from thinfilm_codecs.lossless.neural import shape
 from thinfilm_codecs.lossless.neural.model import Linear, Model, Network
-from thinfilm_codecs.lossless.neural.planes import BIAS, Geometry
+from thinfilm_codecs.lossless.neural.planes import BIAS, PAD_LEFT, PAD_TOP, Geometry
 
 try:
     from thinfilm_codecs.lossless.neural import _kernel
 except ImportError:  # built without a compiler: reference.py decodes all the same
-    _kernel = None  # type: ignore[assignment]
+    _kernel = None  # type: ignore[assignment, unused-ignore]
 
 Planes = npt.NDArray[np.int16]
 Index = npt.NDArray[np.int64]
@@ -98,11 +98,13 @@ class Inputs:
 def inputs(group: Group, linear: Linear, index: Index, kernel: str | None = None) -> Inputs:
     """Return the network's inputs of the pixels at flat indices; the errors must have been predicted."""
     n, g = len(index), group.geometry
-    found = (np.empty((n, shape.INPUTS), np.uint8), *(np.empty(n, np.int32) for _ in range(3)))
-    _kernel.inputs(_common(group, linear, kernel), _checked(group, index), *found)
+    batch = np.empty((n, shape.INPUTS), np.uint8)
+    means, scales, flats = (np.empty(n, np.int32) for _ in range(3))
+    _kernel.inputs(_common(group, linear, kernel), _checked(group, index), batch, means, scales, flats)
     frame, within = np.divmod(index, g.rows * g.columns)
     row, column = np.divmod(within, g.columns)
-    return Inputs(*found, group.samples[frame, row + 3, column + 8])
+    targets = group.samples[frame, row + PAD_TOP, column + PAD_LEFT]
+    return Inputs(batch, means, scales, flats, targets)
 
 
 def _arrays(network: Network, model: Model) -> tuple[bytes, ...]:

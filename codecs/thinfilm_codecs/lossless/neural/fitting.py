@@ -122,9 +122,7 @@ def _features(taps: npt.NDArray[np.int16]) -> tuple[npt.NDArray[np.int64], ...]:
     return activity, level, np.clip(logarithm(4 * apart + 16) - level + 64, 0, 127)
 
 
-def _quantiles(
-    values: npt.NDArray[np.int64], parts: int, otherwise: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.uint8]:
+def _quantiles(values: npt.NDArray[np.int64], parts: int, otherwise: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     if not len(values):
         return otherwise
     return np.quantile(values, np.linspace(0, 1, parts + 1)[1:-1]).astype(np.uint8)

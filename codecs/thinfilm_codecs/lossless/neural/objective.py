@@ -1,4 +1,4 @@
-"""The network in floats: the bits it would spend on pixels, and their gradient. Only the encoder and training use it."""
+"""The network in floats: the bits it would spend on pixels, and their gradient. Only encoders use it."""
 
 from dataclasses import dataclass
 
@@ -55,9 +55,7 @@ def _logistic(x: Float) -> Float:
     return np.float32(1) / (np.float32(1) + np.exp(-np.clip(x, -40, 40)))
 
 
-def bits(
-    network: FloatNetwork, model: Model, batch: Inputs, *, gradient: bool
-) -> tuple[Float, list[Float]]:
+def bits(network: FloatNetwork, model: Model, batch: Inputs, *, gradient: bool) -> tuple[Float, list[Float]]:
     """Return the bits of each pixel, and the gradient of their mean with respect to network.arrays().
 
     Weights and activations count as rounded; the gradient passes the rounding unchanged. Without `gradient` the list
@@ -108,6 +106,8 @@ def _distribution(out: Float, model: Model, batch: Inputs, *, gradient: bool) ->
     found[:, : shape.COMPONENTS] = slope * (each - whole[:, None])
     by_mean = slope * (lower * (1 - lower) - upper * (1 - upper)) * per_scale
     second = by_mean[:, _HALF:].sum(1)
-    found[:, shape.COMPONENTS] = np.where(held, 0, by_mean[:, :_HALF].sum(1)) * error + np.where(held, 0, second) * error
+    found[:, shape.COMPONENTS] = (
+        np.where(held, 0, by_mean[:, :_HALF].sum(1)) * error + np.where(held, 0, second) * error
+    )
     found[:, shape.COMPONENTS + 1] = second * error
     return spent, found

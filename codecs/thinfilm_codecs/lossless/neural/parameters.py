@@ -59,7 +59,8 @@ def quantised_linear(linear: Linear, model: Model, step: int) -> Linear:
 def pack(parameters: Parameters) -> bytes:
     """Return the bytes of parameters whose linear stage and network are whole steps from the model's."""
     model, flags, values, linear = parameters.model, 0, parameters.values, parameters.linear
-    plain, lists = b"", []
+    plain = b""
+    lists: list[npt.NDArray[Any]] = []
     if linear is not model.linear:
         flags |= _LINEAR
         plain = linear.activity_thresholds.tobytes() + linear.consistency_thresholds.tobytes()
@@ -103,7 +104,8 @@ def unpack(data: bytes) -> Parameters:
         model = named(identity)
     except KeyError as error:
         raise CorruptStream(f"The neural parameters name the model {identity.hex()}, which is not at hand.") from error
-    at, linear, network, levels = _HEADER.size, model.linear, model.network, None
+    at, linear, network = _HEADER.size, model.linear, model.network
+    levels: npt.NDArray[np.uint16] | None = None
     thresholds = np.frombuffer(data[at : at + _THRESHOLDS], np.uint8) if flags & _LINEAR else None
     if thresholds is not None and len(thresholds) < _THRESHOLDS:
         raise CorruptStream("The neural parameters end within their thresholds.")
@@ -116,10 +118,10 @@ def unpack(data: bytes) -> Parameters:
         if flags & _NETWORK:
             network = _moved(network, next(lists), next(lists))
         if flags & _LEVELS:
-            levels = np.cumsum(next(lists))
-            if levels[0] != 0 or (np.diff(levels) < 1).any():
+            rising = np.cumsum(next(lists))
+            if rising[0] != 0 or (np.diff(rising) < 1).any():
                 raise ValueError("the levels do not rise from 0")
-            levels = _narrowed(levels, np.uint16)
+            levels = _narrowed(rising, np.uint16)
     except ValueError as error:
         raise CorruptStream(f"The neural parameters are out of bounds: {error}") from error
     return Parameters(model, ValueMap(minimum, maximum, levels), lag_a, lag_b, linear, network, step)
@@ -167,7 +169,10 @@ def _moved(network: Network, weights: npt.NDArray[np.int64], biases: npt.NDArray
     b = [
         _narrowed(base + change * step, np.int32)
         for base, change, step in zip(
-            network.biases, np.split(biases, np.cumsum([outs for outs, _ in LAYER_SHAPES])[:-1]), BIAS_STEPS, strict=True
+            network.biases,
+            np.split(biases, np.cumsum([outs for outs, _ in LAYER_SHAPES])[:-1]),
+            BIAS_STEPS,
+            strict=True,
         )
     ]
     return Network((w[0], w[1], w[2]), (b[0], b[1], b[2]))

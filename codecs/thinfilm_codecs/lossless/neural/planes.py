@@ -1,4 +1,4 @@
-"""Padded planes: the samples of a group as the kernel wants them, with a margin that follows from decoded samples alone.
+"""Padded planes: the samples of a group as the kernel wants them, their margins following from decoded samples.
 
 Format: docs/formats/neural.md, "Planes".
 """

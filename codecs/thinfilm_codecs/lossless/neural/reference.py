@@ -31,16 +31,19 @@ _ACTIVITY = np.array([[0, 0, 0, 0, 1, 2, 3, 4], [0, 0, 1, 3, 4, 3, 1, 0], [0, 0,
 _ERRORS = np.array([[0, 0, 0, 0, 0, 1, 3, 7], [0, 0, 1, 3, 6, 3, 1, 0]])
 _ERRORS_A = np.array([[0, 0, 0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 3, 1, 0, 0], [0, 0, 0, 0, 1, 0, 0, 0]])
 
+
 def logarithm(values: Any) -> Int64:
     """Return eight times the logarithm to base 2 of integers of at least 1, linear between powers of two."""
     wide = np.asarray(values, np.int64)
     whole = np.frexp(wide.astype(np.float64))[1].astype(np.int64) - 1
-    return 8 * whole + (((wide << 3) >> whole) & 7)
+    found: Int64 = 8 * whole + (((wide << 3) >> whole) & 7)
+    return found
 
 
 def difference(a: Any, b: Any) -> Int64:
     """Return a - b, held to 16 bits without the most negative."""
-    return np.clip(np.asarray(a, np.int64) - b, -32767, 32767)
+    found: Int64 = np.clip(np.asarray(a, np.int64) - b, -32767, 32767)
+    return found
 
 
 # ---- Context ----
@@ -64,13 +67,16 @@ def context(g: Geometry, samples: Planes, errors: Planes, linear: Linear, pixels
     z, y, x = pixels.T
     flat_samples, flat_errors = samples.ravel().astype(np.int64), errors.ravel().astype(np.int64)
     inside = (y + PAD_TOP) * g.pitch + PAD_LEFT + x
-    za = np.where((g.lag_a > 0) & (z >= g.lag_a), z - g.lag_a, np.where((g.lag_b > 0) & (z >= g.lag_b), z - g.lag_b, -1))
+    za = np.where(
+        (g.lag_a > 0) & (z >= g.lag_a), z - g.lag_a, np.where((g.lag_b > 0) & (z >= g.lag_b), z - g.lag_b, -1)
+    )
     zb = np.where((g.lag_b > 0) & (z >= g.lag_b), z - g.lag_b, za)
     has = za >= 0
     here, a, b = z * g.plane + inside, np.maximum(za, 0) * g.plane + inside, np.maximum(zb, 0) * g.plane + inside
 
     def run(source: Int64, at: Int64, row: int, first: int) -> Int64:
-        return source[at[:, None] + row * g.pitch + first + np.arange(shape.BLOCK)]
+        found: Int64 = source[at[:, None] + row * g.pitch + first + np.arange(shape.BLOCK)]
+        return found
 
     current = [run(flat_samples, here, 0, -8)] + [run(flat_samples, here, -i, -4) for i in (1, 2, 3)]
     of_a = [run(flat_samples, a, i, -4) for i in (-2, -1, 0, 1, 2)]
@@ -145,7 +151,8 @@ def _quantised(differences: Int64, units: int, scale: Int64) -> Int64:
 
 def bin_shift(scale: Int64) -> Int64:
     """Return the logarithm of the width of a bin."""
-    return np.clip(np.frexp(scale.astype(np.float64))[1].astype(np.int64) - 8, 0, 12)
+    found: Int64 = np.clip(np.frexp(scale.astype(np.float64))[1].astype(np.int64) - 8, 0, 12)
+    return found
 
 
 # ---- Network ----
@@ -165,10 +172,9 @@ def outputs(network: Network, inputs: Int64) -> Int64:
 
 def bin_starts() -> Int64:
     """Return the first distance of every bin; of the two escapes, what bounds them."""
-    return np.concatenate(
-        [[-232], -216 + 16 * np.arange(7), -104 + 4 * np.arange(16), np.arange(-40, 40), 40 + 4 * np.arange(16)]
-        + [104 + 16 * np.arange(8)]
-    )
+    below = [np.array([-232]), -216 + 16 * np.arange(7), -104 + 4 * np.arange(16)]
+    above = [40 + 4 * np.arange(16), 104 + 16 * np.arange(8)]
+    return np.concatenate([*below, np.arange(-40, 40), *above])
 
 
 _STARTS = bin_starts()

@@ -1,4 +1,4 @@
-"""Which earlier frames a frame is predicted from: the one before, or, in series of four dimensions, one further back."""
+"""Which earlier frames a frame is predicted from: the one before, or in four-dimensional series one further back."""
 
 import numpy as np
 import numpy.typing as npt
