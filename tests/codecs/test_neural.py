@@ -11,8 +11,10 @@ from support import codec_goldens
 from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
 from thinfilm_codecs.lossless.neural import Neural, Preset, compiled, reference
-from thinfilm_codecs.lossless.neural.model import shipped
+from thinfilm_codecs.lossless.neural.model import Linear, Network, shipped
+from thinfilm_codecs.lossless.neural.parameters import BIAS_STEPS, Parameters, pack, unpack
 from thinfilm_codecs.lossless.neural.planes import Geometry, padded, unpadded
+from thinfilm_codecs.lossless.neural.values import ValueMap
 from thinfilm_codecs.lossless.sealed import seal, unseal
 
 FAST = Neural(Preset.FAST)
@@ -183,3 +185,41 @@ def test_golden_streams_decode_for_ever(name: str) -> None:
     parameters = (GOLDEN / f"{name}.parameters").read_bytes()
     stream = target.read_bytes()
     assert np.array_equal(FAST.decode(stream, block.layout, parameters), block.samples)
+
+
+def moved_parameters() -> bytes:
+    """Parameters with another linear stage, network and levels, by whole-number arithmetic."""
+    model = shipped()
+    coefficients = model.linear.coefficients.astype(np.int64)
+    coefficients += (np.arange(coefficients.size).reshape(coefficients.shape) % 5 - 2) * 8
+    linear = Linear(
+        model.linear.activity_thresholds + np.uint8(2),
+        model.linear.consistency_thresholds,
+        coefficients.astype(np.int16),
+    )
+    weights = [
+        np.clip(w.astype(np.int64) + np.arange(w.size).reshape(w.shape) % 7 // 3 - 1, -127, 127).astype(np.int8)
+        for w in model.network.weights
+    ]
+    biases = [
+        (b + step * (np.arange(b.size) % 3 - 1)).astype(np.int32)
+        for b, step in zip(model.network.biases, BIAS_STEPS, strict=True)
+    ]
+    network = Network((weights[0], weights[1], weights[2]), (biases[0], biases[1], biases[2]))
+    levels = np.unique(codec_goldens.blocks()["ct"].samples.astype(np.int64))
+    values = ValueMap(int(levels[0]), len(levels) - 1, (levels - levels[0]).astype(np.uint16))
+    return pack(Parameters(model, values, 1, 2, linear, network, 8))
+
+
+def test_a_golden_stream_of_a_fitted_model_decodes_for_ever() -> None:
+    block = codec_goldens.blocks()["ct"]
+    parameters = (GOLDEN / "moved.parameters").read_bytes()
+    assert np.array_equal(FAST.decode((GOLDEN / "moved.bin").read_bytes(), block.layout, parameters), block.samples)
+
+
+def test_parameters_say_what_was_packed() -> None:
+    data = moved_parameters()
+    assert pack(unpack(data)) == data
+    for length in range(0, len(data), 97):
+        with pytest.raises(CorruptStream):
+            unpack(data[:length])

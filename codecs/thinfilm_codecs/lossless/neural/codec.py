@@ -177,7 +177,9 @@ def _chosen(stack: PixelBlock, step: int, model: Model) -> tuple[ValueMap, tuple
             sampler = Sampler(groups, np.random.default_rng(0))
             linear = fitting.fit_linear(sampler, model.linear, 40_000)
             fitting.predict(groups, linear)
-            tries.append((fitting.estimate(sampler, linear, model.network, model), values, lags))
+            spent = fitting.estimate(sampler, linear, model.network, model) * stack.layout.samples
+            carried = len(pack(Parameters(model, values, *lags, model.linear, model.network)))
+            tries.append((spent + 8 * carried, values, lags))
     _, values, lags = min(tries, key=lambda found: found[0])
     return values, lags
 

@@ -1,6 +1,5 @@
 """The kernel, called with checked arrays: the fast back end."""
 
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -27,7 +26,7 @@ def instruction_sets() -> list[str]:
 
 @lru_cache(maxsize=1)
 def _fastest() -> str:
-    return os.environ.get("THINFILM_NEURAL_KERNEL") or instruction_sets()[0]
+    return instruction_sets()[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -146,7 +146,8 @@ def _quantised(differences: Int64, units: int, scale: Int64) -> Int64:
     bits = np.frexp(scale.astype(np.float64))[1].astype(np.int64)
     multiplier = ((units << (bits + 10)) // scale)[:, None]
     shift = (bits + 5)[:, None]
-    return 64 + np.clip((differences * multiplier + (1 << (shift - 1))) >> shift, -63, 63)
+    found: Int64 = 64 + np.clip((differences * multiplier + (1 << (shift - 1))) >> shift, -63, 63)
+    return found
 
 
 def bin_shift(scale: Int64) -> Int64:
