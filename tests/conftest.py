@@ -1,24 +1,31 @@
 """Fixtures of more than one room: the index on both databases."""
 
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.servers import PostgresServer, postgres
+from sqlalchemy import text
 
+from support.servers import PostgresServer, postgres
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.models import Base
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """A PostgreSQL server with a migrated database `template_index`, for the whole run."""
+    """A PostgreSQL server for the whole run."""
     with postgres() as server:
-        template = Database(server.create_database("template_index"))
-        template.upgrade()
-        template.dispose()
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_index(postgres_server: PostgresServer) -> Iterator[Database]:
+    """A migrated index in PostgreSQL, which the tests share one after the other."""
+    database = Database(postgres_server.create_database("thinfilm_index"))
+    database.upgrade()
+    yield database
+    database.dispose()
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +45,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         path = tmp_path / "index.sqlite"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
         return f"sqlite:///{path}"
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    return server.create_database(f"index_{uuid.uuid4().hex}", template="template_index")
+    shared: Database = request.getfixturevalue("postgres_index")
+    with shared.session() as session:
+        session.execute(text(f"TRUNCATE {', '.join(Base.metadata.tables)} RESTART IDENTITY"))
+    return shared.url.render_as_string(hide_password=False)
 
 
 @pytest.fixture

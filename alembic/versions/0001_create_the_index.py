@@ -75,7 +75,6 @@ def upgrade() -> None:
         sa.Column("specific_character_set", TEXT, nullable=False),
         sa.UniqueConstraint("study_pk", "series_instance_uid"),
     )
-    op.create_index("ix_series_modality", "series", ["modality"])
     op.create_index("ix_series_series_instance_uid", "series", ["series_instance_uid"])
     op.create_table(
         "containers",

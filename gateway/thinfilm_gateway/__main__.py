@@ -1,6 +1,6 @@
 """`python -m thinfilm_gateway` is the command `thinfilm`."""
 
-from thinfilm_gateway.cli import main
+if __name__ == "__main__":  # the processes that it spawns import this module too, and need no command line
+    from thinfilm_gateway.cli import main
 
-if __name__ == "__main__":
     main()

@@ -1,5 +1,6 @@
 """The command `thinfilm`: options in, plain functions called, tables or JSON out; any known error is one sentence."""
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -9,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_gateway import config, logs
 
@@ -55,6 +55,7 @@ def main() -> None:
         sys.exit(FAILED)
 
 
+@functools.cache  # once a process
 def _add_commands_of_other_packages() -> None:
     for entry_point in importlib.metadata.entry_points(group="thinfilm.commands"):
         entry_point.load()(app)
@@ -62,11 +63,12 @@ def _add_commands_of_other_packages() -> None:
 
 def _sentence(error: Exception) -> str:
     """Say in one sentence what went wrong. Our own exceptions carry their sentence."""
-    if type(error).__module__.partition(".")[0].startswith("thinfilm_"):
+    package = type(error).__module__.partition(".")[0]
+    if package.startswith("thinfilm_"):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
-    if isinstance(error, SQLAlchemyError):
+    if package == "sqlalchemy":
         return f"The index cannot be used: {' '.join(str(error.args[0] if error.args else error).split())}."
     return (
         f"An error that nobody foresaw: {type(error).__name__}: {error}. "

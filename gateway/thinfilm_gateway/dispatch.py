@@ -15,7 +15,6 @@ log = structlog.get_logger()
 
 RUN_JOB = "thinfilm.run_job"  # the task that takes one job id
 RESEND_AFTER = dt.timedelta(minutes=2)  # a job sent so long ago and still not taken may have been lost
-WINDOW = 200  # jobs that lie with the broker at a time, so that sending again never piles up more than these
 POLL_SECONDS = 1.0
 
 
@@ -31,7 +30,13 @@ class Broker:
         self._app.conf.update(
             task_ignore_result=True,
             task_serializer="json",
-            broker_transport_options={"socket_connect_timeout": 5, "socket_timeout": 10},
+            # One try: the caller comes again by itself.
+            broker_transport_options={
+                "socket_connect_timeout": 5,
+                "socket_timeout": 10,
+                "max_retries": 1,
+                "interval_start": 0,
+            },
         )
 
     def send(self, job_id: int, queue: str) -> None:
@@ -53,8 +58,8 @@ def send_due(database: Database, broker: Broker, resend_after: dt.timedelta = RE
     A job is marked as sent only after the broker has it: a crash in between sends it twice, and the second taker of a
     job finds it taken.
     """
-    with database.session() as session:
-        due = jobs.due_unsent(session, resend_after)[:WINDOW]
+    with database.reading() as session:
+        due = jobs.due_unsent(session, resend_after)
     for job in due:
         broker.send(job.id, job.queue)
         with database.session() as session:

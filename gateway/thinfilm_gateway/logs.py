@@ -20,7 +20,9 @@ def configure(level: str) -> None:
     ]
     if not terminal:
         shared.append(structlog.processors.format_exc_info)
-    renderer: Processor = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    # Plain, because structlog's own tracebacks show local variables, and those hold data sets.
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer: Processor = console if terminal else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),

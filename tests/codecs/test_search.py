@@ -13,7 +13,7 @@ from thinfilm_codecs.lossless.search import SAMPLE_BUDGET, choose
 
 
 def ids(stack: PixelBlock, *candidates: str) -> list[str]:
-    return [codec.codec_id for codec in choose(stack, candidates)]
+    return [codec.codec_id for codec in choose(stack, candidates).codecs]
 
 
 def smooth(frames: int = 4, size: int = 64) -> PixelBlock:
@@ -82,10 +82,18 @@ def test_a_candidate_that_does_not_support_the_layout_is_left_out(probe: Probe) 
     assert ids(colour, "probe", "jpegls", "jpegls") == ["jpegls", "zstd", "raw"]
 
 
-@pytest.mark.parametrize("error", [UnsupportedPixels("Too wide."), ZeroDivisionError("a fault of the codec")])
-def test_a_candidate_that_fails_on_the_sample_is_left_out(probe: Probe, error: Exception) -> None:
-    probe.error = error
-    assert ids(smooth(), "probe", "jpegls") == ["jpegls", "zstd", "raw"]
+def test_a_candidate_that_refuses_the_sample_is_left_out(probe: Probe) -> None:
+    probe.error = UnsupportedPixels("Too wide.")
+    choice = choose(smooth(), ("probe", "jpegls"))
+    assert [codec.codec_id for codec in choice.codecs] == ["jpegls", "zstd", "raw"]
+    assert choice.failures == ()
+
+
+def test_a_candidate_with_a_fault_is_left_out_and_named(probe: Probe) -> None:
+    probe.error = ZeroDivisionError("a fault of the codec")
+    choice = choose(smooth(), ("probe", "jpegls"))
+    assert [codec.codec_id for codec in choice.codecs] == ["jpegls", "zstd", "raw"]
+    assert choice.failures == ("probe: a fault of the codec",)
 
 
 def test_parameters_count_by_the_share_of_the_sample(probe: Probe) -> None:

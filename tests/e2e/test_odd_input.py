@@ -3,9 +3,10 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from support.datasets import EncodedDataSet, damaged_data_sets, encoded_data_sets
@@ -18,20 +19,39 @@ from thinfilm_gateway.demo.proof import Proof
 from thinfilm_gateway.demo.samples import collect
 
 REFUSALS = {0xA900, 0xC000}
-BATCHES = 4
-BATCH = st.lists(st.one_of(encoded_data_sets(), damaged_data_sets()), min_size=25, max_size=25)
 
 
-@given(batch=BATCH)
-@settings(max_examples=BATCHES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+class Batch(tuple[EncodedDataSet, ...]):
+    """Data sets to send together, too long to be printed."""
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(f"{len(self)} data sets")
+
+
+BATCHES = st.lists(st.one_of(encoded_data_sets(), damaged_data_sets()), min_size=25, max_size=25).map(Batch)
+SETTINGS = settings(
+    max_examples=3,  # of 25 data sets each, since a batch waits for the archive
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(scope="module")
+def stored_before() -> dict[str, DicomFile]:
+    """What the batches so far have stored: they share series, and what is in a series comes back with it."""
+    return {}
+
+
+@given(batch=BATCHES)
+@SETTINGS
 def test_whatever_is_accepted_comes_back_byte_for_byte_and_the_rest_leaves_nothing(
-    embedded: Site, batch: list[EncodedDataSet]
+    embedded: Site, stored_before: dict[str, DicomFile], batch: Batch
 ):
     with tempfile.TemporaryDirectory() as folder:
-        files = write_files(Path(folder), batch)
-        proof = Proof()
-        sent = network.store(embedded.gateway.node, first_of_each(files))
-        take_down(proof, sent)
+        proof = Proof(stored_before)
+        take_down(proof, network.store(embedded.gateway.node, first_of_each(write_files(Path(folder), batch))))
         embedded.await_archived()
         retrieve(embedded, proof)
     assert proof.faults == []

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from thinfilm_gateway.config import Settings
@@ -15,12 +15,14 @@ from thinfilm_workers.context import Context
 JOIN_SECONDS = 60.0
 
 
-def start_work(settings: Settings, die_at: str | None = None) -> SpawnProcess:
+def start_work(settings: Settings, die_at: str | None = None) -> ForkServerProcess:
     """Start a process that does one due job.
 
     die_at: "package.module:name" or "package.module:Class.name", then " before" or " after": where it gets SIGKILL.
     """
-    process = multiprocessing.get_context("spawn").Process(target=_work, args=(settings, die_at))
+    context = multiprocessing.get_context("forkserver")  # imports once; what it forks has no connections yet
+    context.set_forkserver_preload(["thinfilm_workers.runner"])
+    process = context.Process(target=_work, args=(settings, die_at))
     process.start()
     return process
 
@@ -32,7 +34,7 @@ def work_until_killed(settings: Settings, die_at: str) -> None:
     assert process.exitcode == -signal.SIGKILL, f"It ended with {process.exitcode}, before {die_at}."
 
 
-def join_all(processes: Sequence[SpawnProcess]) -> None:
+def join_all(processes: Sequence[ForkServerProcess]) -> None:
     """Wait until processes have ended well."""
     for process in processes:
         process.join(JOIN_SECONDS)

@@ -1,11 +1,15 @@
 """Encoded data sets on their way into a gateway and out of it again."""
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from pydicom import Dataset
+
 from support.datasets import EncodedDataSet
-from thinfilm_gateway.archive import part10
-from thinfilm_gateway.client.files import DicomFile, read
+from thinfilm_gateway.archive import part10, values
+from thinfilm_gateway.archive.dataset import UnreadableDataSet, outline
+from thinfilm_gateway.client.files import DicomFile
 
 
 def dataset_of(file: Path | bytes) -> bytes:
@@ -28,5 +32,27 @@ def datasets_in(folder: Path) -> dict[str, bytes]:
 
 
 def write_files(folder: Path, data_sets: Iterable[EncodedDataSet]) -> list[DicomFile]:
-    """Write data sets as Part 10 files to send."""
-    return [read(data_set.write(folder / f"{number:04d}.dcm"), folder) for number, data_set in enumerate(data_sets)]
+    """Write data sets as Part 10 files, to be sent under the UIDs that they were given with."""
+    files = []
+    for number, data_set in enumerate(data_sets):
+        dataset, transfer_syntax_uid, sop_class_uid, sop_instance_uid = data_set
+        path = data_set.write(folder / f"{number:04d}.dcm")
+        try:
+            attributes = outline(dataset, transfer_syntax_uid).attributes
+        except UnreadableDataSet:
+            attributes = Dataset()
+        files.append(
+            DicomFile(
+                path=path,
+                dataset_offset=path.stat().st_size - len(dataset),
+                sop_class_uid=sop_class_uid,
+                sop_instance_uid=sop_instance_uid,
+                transfer_syntax_uid=transfer_syntax_uid,
+                study_instance_uid=values.text(attributes, "StudyInstanceUID"),
+                series_instance_uid=values.text(attributes, "SeriesInstanceUID"),
+                modality=values.text(attributes, "Modality"),
+                dataset_bytes=len(dataset),
+                sha256=hashlib.sha256(dataset).hexdigest(),
+            )
+        )
+    return files

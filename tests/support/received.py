@@ -8,8 +8,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from thinfilm_gateway.index.attributes import text
 from thinfilm_gateway.index.ingest import Received
 
 QUIET = dt.timedelta(seconds=30)
@@ -48,14 +51,23 @@ def attributes(**values: Any) -> Dataset:
     return dataset
 
 
+def raw_attributes(**values: bytes) -> Dataset:
+    """The same instance as it is read from the network: `values` are elements that pydicom has not looked at."""
+    dataset = attributes()
+    for keyword, value in values.items():
+        tag = Tag(keyword)
+        dataset._dict[tag] = RawDataElement(tag, None, len(value), value, 0, True, True)
+    return dataset
+
+
 def received(content: bytes | None = None, dataset: Dataset | None = None, **values: Any) -> Received:
     """An object as the receiver hands it to the index; without `content`, its bytes are like no other's."""
     dataset = attributes(**values) if dataset is None else dataset
     content = uuid.uuid4().bytes if content is None else content
     return Received(
         attributes=dataset,
-        sop_instance_uid=str(dataset.get("SOPInstanceUID", "")),
-        sop_class_uid=str(dataset.get("SOPClassUID", "")),
+        sop_instance_uid=text(dataset, "SOPInstanceUID"),
+        sop_class_uid=text(dataset, "SOPClassUID"),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         sha256=hashlib.sha256(content).hexdigest(),
         dataset_bytes=len(content),

@@ -31,7 +31,7 @@ class PostgresServer:
     def url(self, database: str = "postgres") -> str:
         return f"postgresql+psycopg://thinfilm@127.0.0.1:{self.port}/{database}"
 
-    def create_database(self, name: str, template: str = "template1") -> str:
+    def create_database(self, name: str) -> str:
         """Create a database and return its URL."""
         import psycopg
         from psycopg import sql
@@ -39,7 +39,7 @@ class PostgresServer:
         with psycopg.connect(
             host="127.0.0.1", port=self.port, user="thinfilm", dbname="postgres", autocommit=True
         ) as c:
-            c.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+            c.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.url(name)
 
 

@@ -15,6 +15,8 @@ from support.receiver import wait_until
 from thinfilm_workers.jobs.sweep import sweep
 from thinfilm_workers.local import run_workers
 
+EMBEDDED = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 
 @contextmanager
 def _worker(house: House) -> Iterator[subprocess.Popen[bytes]]:
@@ -62,6 +64,7 @@ def test_the_local_worker_archives_what_is_due_and_stops_on_sigterm(house: House
     house.assert_archived([*first, *second])
 
 
+@EMBEDDED
 def test_a_worker_process_that_is_killed_does_not_stop_the_others_and_is_replaced(house: House) -> None:
     with _worker(house) as process:
         wait_until(lambda: len(_children(process)) == 2, "two processes work")
@@ -76,6 +79,7 @@ def test_a_worker_process_that_is_killed_does_not_stop_the_others_and_is_replace
         assert _stop(process) == 0
 
 
+@EMBEDDED
 def test_the_processes_end_when_their_parent_is_killed(house: House) -> None:
     with _worker(house) as process:
         wait_until(lambda: len(_children(process)) == 2, "two processes work")
@@ -95,10 +99,10 @@ def test_a_running_job_may_end_before_the_worker_stops(build_house: Callable[...
     house.assert_archived(series)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@EMBEDDED
 def test_a_job_that_does_not_end_in_time_is_killed_and_comes_back(build_house: Callable[..., House]) -> None:
     house = build_house(local_workers=1, job_lease_seconds=1)
-    series = ct_series(48, size=512)
+    series = ct_series(32, size=512)
     house.receive(series)
     process = multiprocessing.get_context("spawn").Process(target=run_workers, args=(house.context.settings, 0.0))
     process.start()

@@ -7,9 +7,12 @@
 The broker carries ids of jobs and nothing else; the job table says what is to be done and whether it was.
 """
 
-from celery import Celery
+from typing import Any
 
-from thinfilm_gateway import config
+from celery import Celery
+from celery.signals import setup_logging
+
+from thinfilm_gateway import config, logs
 from thinfilm_gateway.index.jobs import COMPRESS_CPU, MAINTENANCE
 
 LONGEST_JOB_SECONDS = 6 * 3600
@@ -17,7 +20,7 @@ LONGEST_JOB_SECONDS = 6 * 3600
 SWEEP = "thinfilm.sweep"
 EVICT = "thinfilm.evict"
 TIDY = "thinfilm.tidy"
-PERIODS = {SWEEP: 30.0, EVICT: 30.0, TIDY: 3600.0}  # seconds between two runs
+PERIODS = {SWEEP: 30.0, EVICT: 5.0, TIDY: 3600.0}  # seconds between two runs
 
 
 def create_app(settings: config.Settings) -> Celery:
@@ -42,9 +45,16 @@ def create_app(settings: config.Settings) -> Celery:
             for name, seconds in PERIODS.items()
         },
         worker_soft_shutdown_timeout=30.0,
-        worker_hijack_root_logger=False,
     )
     return app
 
 
-app = create_app(config.load())
+@setup_logging.connect
+def _configure_logs(**named: Any) -> None:
+    """Log in our form; that anyone listens here keeps Celery from setting up its own."""
+    del named
+    logs.configure(settings.log_level)
+
+
+settings = config.load()
+app = create_app(settings)

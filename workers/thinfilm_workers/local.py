@@ -23,7 +23,7 @@ from thinfilm_workers.runner import QUEUES, owner_name, run_next
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.5  # how long a due job may wait for an idle process
-PERIODS: dict[Callable[[Context], object], float] = {sweep: 30.0, evict: 30.0, tidy: 3600.0}
+PERIODS: dict[Callable[[Context], object], float] = {sweep: 30.0, evict: 5.0, tidy: 3600.0}
 RESTART_SECONDS = 1.0  # between the death of a process and its replacement
 STOP_SECONDS = 60.0  # what a running job gets to end in; then its process is killed and the job comes back by its lease
 

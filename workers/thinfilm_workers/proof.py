@@ -41,10 +41,17 @@ def spool_damage(spool: Spool, name: str, dataset_offset: int, sha256: str) -> s
             file.seek(dataset_offset)
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
-        if next(spool.names(), None) is None:
+        if _is_empty(spool):
             raise StorageAway("The spool is empty although objects should lie in it; is its volume mounted?") from None
         return "The spool file is missing."
     return None if found == sha256 else "The spool file no longer has the bytes that were received."
+
+
+def _is_empty(spool: Spool) -> bool:
+    try:
+        return next(spool.names(), None) is None
+    except FileNotFoundError:  # not even its folders are there
+        return True
 
 
 def _sha256(parts: Iterable[bytes]) -> str:

@@ -2,10 +2,9 @@
 
 import functools
 
-from thinfilm_gateway import config
 from thinfilm_gateway.dispatch import RUN_JOB
 from thinfilm_workers import runner
-from thinfilm_workers.app import EVICT, SWEEP, TIDY, app
+from thinfilm_workers.app import EVICT, SWEEP, TIDY, app, settings
 from thinfilm_workers.context import Context
 from thinfilm_workers.jobs import evict, sweep
 
@@ -13,7 +12,7 @@ from thinfilm_workers.jobs import evict, sweep
 @functools.cache
 def _context() -> Context:
     """Open the rooms on the first task, hence after the fork of a pool process."""
-    return Context.open(config.load())
+    return Context.open(settings)
 
 
 @app.task(name=RUN_JOB)

@@ -1,10 +1,9 @@
 """Choose the codec of a stack: measure each candidate on a spread sample of its frames."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-import structlog
 
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import PixelBlock
@@ -16,29 +15,44 @@ SAMPLE_BUDGET = 2_000_000
 
 _LADDER_END = ("zstd", "raw")
 
-_log = structlog.get_logger()
+
+@dataclass(frozen=True)
+class Choice:
+    """The codecs to try on each group of a stack, best first; a sentence for each candidate with a fault."""
+
+    codecs: tuple[Codec, ...]
+    failures: tuple[str, ...] = ()
 
 
-def choose(stack: PixelBlock, candidates: Sequence[str]) -> list[Codec]:
-    """Return the codecs to try on each group of the stack, best first; zstd and raw close the list.
+def choose(stack: PixelBlock, candidates: Sequence[str]) -> Choice:
+    """Rank the candidates by what they make of a sample of the stack; zstd and raw close the list.
 
     A candidate that does not support the layout, fails on the sample, or is behind zstd is left out. A single
     candidate is not measured. Raises KeyError for an id that is unknown.
     """
     usable = [codec for codec in map(registry.get, dict.fromkeys(candidates)) if codec.supports(stack.layout)]
+    ranked = Choice(tuple(usable))
     if len(usable) > 1:
-        usable = _ranked(stack, list(dict.fromkeys((*usable, registry.get("zstd")))))
-    ids = [codec.codec_id for codec in usable]
+        ranked = _ranked(stack, list(dict.fromkeys((*usable, registry.get("zstd")))))
+    ids = [codec.codec_id for codec in ranked.codecs]
     end = min((ids.index(codec_id) + 1 for codec_id in _LADDER_END if codec_id in ids), default=len(ids))
-    return [registry.get(codec_id) for codec_id in dict.fromkeys((*ids[:end], *_LADDER_END))]
+    ladder = dict.fromkeys((*ids[:end], *_LADDER_END))
+    return Choice(tuple(map(registry.get, ladder)), ranked.failures)
 
 
-def _ranked(stack: PixelBlock, codecs: Sequence[Codec]) -> list[Codec]:
+def _ranked(stack: PixelBlock, codecs: Sequence[Codec]) -> Choice:
     """Return those of the codecs that can code the sample, smallest total first."""
     windows = _spread_windows(stack, max(codec.frames_per_group(stack.layout) for codec in codecs))
-    measured = [(_measure(codec, windows, stack.layout.frames), codec) for codec in codecs]
-    sized = [(size, codec) for size, codec in measured if size is not None]
-    return [codec for _, codec in sorted(sized, key=lambda pair: pair[0])]
+    sized: list[tuple[float, Codec]] = []
+    failures: list[str] = []
+    for codec in codecs:
+        try:
+            sized.append((_measure(codec, windows, stack.layout.frames), codec))
+        except UnsupportedPixels:  # a refusal, no fault
+            continue
+        except Exception as error:  # a codec with a fault must not stop the others
+            failures.append(f"{codec.codec_id}: {error}")
+    return Choice(tuple(codec for _, codec in sorted(sized, key=lambda pair: pair[0])), tuple(failures))
 
 
 def _spread_windows(stack: PixelBlock, window_frames: int) -> list[PixelBlock]:
@@ -61,19 +75,13 @@ def _spread_windows(stack: PixelBlock, window_frames: int) -> list[PixelBlock]:
     return [stack.frames(int(start), window_frames) for start in starts]
 
 
-def _measure(codec: Codec, windows: Sequence[PixelBlock], stack_frames: int) -> float | None:
-    """Return the bytes that the sample takes with this codec, with its share of the parameters; None if it fails."""
-    try:
-        sample = replace(windows[0], samples=np.concatenate([window.samples for window in windows]))
-        parameters = codec.prepare(sample)
-        total = len(parameters) * sample.layout.frames / stack_frames
-        for window in windows:
-            step = codec.frames_per_group(window.layout)
-            for first in range(0, window.layout.frames, step):
-                total += len(codec.encode(window.frames(first, step), parameters))
-    except UnsupportedPixels:
-        return None
-    except Exception:  # a codec with a fault must not stop the others; the ladder goes on without it
-        _log.exception("codec failed on the sample", codec=codec.codec_id)
-        return None
+def _measure(codec: Codec, windows: Sequence[PixelBlock], stack_frames: int) -> float:
+    """Return the bytes that the sample takes with this codec, with its share of the parameters."""
+    sample = replace(windows[0], samples=np.concatenate([window.samples for window in windows]))
+    parameters = codec.prepare(sample)
+    total = len(parameters) * sample.layout.frames / stack_frames
+    for window in windows:
+        step = codec.frames_per_group(window.layout)
+        for first in range(0, window.layout.frames, step):
+            total += len(codec.encode(window.frames(first, step), parameters))
     return total

@@ -19,7 +19,8 @@ from pathlib import Path
 _BUFFER_BYTES = 1024 * 1024
 _PARALLEL_SYNCS = 8  # the file system merges the journal commits of syncs that run at the same time
 _NAME = re.compile(r"[0-9a-f]{32}")
-_SHARD_CHARACTERS = 2
+_CLOSED = -1
+_SHARDS = tuple(f"{number:02x}" for number in range(256))
 
 
 class SpoolWriter:
@@ -30,7 +31,6 @@ class SpoolWriter:
         self.dataset_offset = 0
         self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        self._open = True
         self._buffer = bytearray()
         self._not_hashed = 0  # leading bytes of the buffer that come before the data set
         self._in_dataset = False
@@ -98,9 +98,9 @@ class SpoolWriter:
         self.name = name
 
     def _close(self) -> None:
-        if self._open:
-            self._open = False
+        if self._file != _CLOSED:
             os.close(self._file)
+            self._file = _CLOSED  # the system gives the number to the next file that is opened
 
 
 class Spool:
@@ -110,6 +110,7 @@ class Spool:
         self._root = root
         self._temporary = root / "incoming"
         self._temporary.mkdir(parents=True, exist_ok=True)
+        self._make_shards()
         self._syncs = ThreadPoolExecutor(_PARALLEL_SYNCS, thread_name_prefix="spool-sync")
 
     def create(self) -> SpoolWriter:
@@ -126,13 +127,10 @@ class Spool:
             writers[0]._sync()
         else:
             list(self._syncs.map(SpoolWriter._sync, writers))
-        shard = secrets.token_hex(_SHARD_CHARACTERS // 2)  # one for the whole group: one folder to sync
+        shard = secrets.choice(_SHARDS)  # one for the whole group: one folder to sync
         folder = self._root / shard
-        if not folder.is_dir():
-            folder.mkdir(exist_ok=True)
-            _sync_folder(self._root)
         for writer in writers:
-            name = shard + secrets.token_hex(16 - _SHARD_CHARACTERS // 2)
+            name = shard + secrets.token_hex(15)
             writer._move(name, folder / name)
         _sync_folder(folder)
         for writer in writers:
@@ -142,7 +140,7 @@ class Spool:
         """Where the object lies. Raises ValueError if the name is none of the spool's."""
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of a spool file.")
-        return self._root / name[:_SHARD_CHARACTERS] / name
+        return self._root / name[:2] / name
 
     def remove(self, name: str) -> None:
         """Remove an object; one that is gone already is no error."""
@@ -150,8 +148,8 @@ class Spool:
 
     def names(self) -> Iterator[str]:
         """Every object of the spool, in no order; objects that come or go meanwhile may be missing."""
-        for shard in self._root.glob("[0-9a-f]" * _SHARD_CHARACTERS):
-            for file in shard.iterdir():
+        for shard in _SHARDS:
+            for file in (self._root / shard).iterdir():
                 if _NAME.fullmatch(file.name):
                     yield file.name
 
@@ -173,6 +171,15 @@ class Spool:
                     file.unlink()
                     swept += 1
         return swept
+
+    def _make_shards(self) -> None:
+        """Make all shard folders, durably, so that no commit has to."""
+        present = {folder.name for folder in self._root.iterdir()}
+        missing = [shard for shard in _SHARDS if shard not in present]
+        for shard in missing:
+            (self._root / shard).mkdir(exist_ok=True)
+        if missing:
+            _sync_folder(self._root)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -73,7 +73,7 @@ def to_native(dataset: Bytes, transfer_syntax_uid: str, target_uid: str) -> byte
     return target.getvalue()
 
 
-def write_native(dataset: Bytes, transfer_syntax_uid: str, target_uid: str, target: BinaryIO) -> None:
+def write_native(dataset: Bytes, transfer_syntax_uid: str, target_uid: str, target: IO[bytes]) -> None:
     """Do what to_native does into a file: no more than one decoded frame is in memory."""
     if target_uid not in _TARGETS:
         raise CannotTranscode(

@@ -47,7 +47,7 @@ def _nodes(given: list[Node], folder: Path) -> Iterator[list[Node]]:
 
 def _measure(node: Node, associations: int, folder: Path) -> Row:
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        files = [read(path, Path(name)) for path in write_ct(Path(name), OBJECTS, distinct=DISTINCT_SLICES)]
+        files = [read(path) for path in write_ct(Path(name), OBJECTS, distinct=DISTINCT_SLICES)]
         shares = [(node, files[first::associations]) for first in range(associations)]
         seconds, waits = run_at_once(_send, shares)
     all_waits = [wait for share in waits for wait in share]

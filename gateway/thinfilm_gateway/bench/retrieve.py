@@ -63,7 +63,7 @@ def _measure_own(
 
 def _write_series(folder: Path) -> list[DicomFile]:
     own = Path(tempfile.mkdtemp(dir=folder))
-    return [read(path, own) for path in write_ct(own, SLICES)]
+    return [read(path) for path in write_ct(own, SLICES)]
 
 
 def _store_all(console: Console, node: Node, series: Sequence[list[DicomFile]]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pydicom
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from thinfilm_gateway.archive import part10
+from thinfilm_gateway.archive import part10, values
 from thinfilm_gateway.archive.dataset import UnreadableDataSet, outline
 
 
@@ -18,13 +18,13 @@ class NotSendable(Exception):
 
 @dataclass(frozen=True)
 class DicomFile:
-    """A Part 10 file to send, and what must come back.
+    """A file to send, and what must come back.
 
-    path: the file that is sent; for a source without a usable Part 10 header, a copy with one.
-    sha256: of the encoded data set, hexadecimal.
+    dataset_offset: where its encoded data set begins. sha256: of that, hexadecimal.
     """
 
     path: Path
+    dataset_offset: int
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
@@ -34,39 +34,39 @@ class DicomFile:
     dataset_bytes: int
     sha256: str
 
+    def dataset(self) -> memoryview:
+        """Return the encoded data set."""
+        return memoryview(self.path.read_bytes())[self.dataset_offset :]
 
-def read(source: Path, scratch: Path) -> DicomFile:
-    """Describe a file; one without a usable Part 10 header is copied into the folder `scratch` with one before it.
 
-    A file with a header is sent whatever its data set is like: what cannot be read in it is empty here.
+def read(path: Path) -> DicomFile:
+    """Describe a file as a sender would send it: under the UIDs of its data set, those of its header where it has none.
+
+    A file with a Part 10 header is sent whatever its data set is like: what cannot be read in it is empty here.
     Raises NotSendable for what is not DICOM or names no SOP class and instance.
     """
-    content = source.read_bytes()
+    content = path.read_bytes()
     header = part10.locate(content)
-    if header and header.sop_class_uid and header.sop_instance_uid and header.transfer_syntax_uid:
-        dataset = memoryview(content)[header.dataset_offset :]
-        return _describe(source, header, dataset, _readable(dataset, header.transfer_syntax_uid))
-    attributes = _forced(source)
-    new_header = part10.build(
-        _text(attributes, "SOPClassUID"), _text(attributes, "SOPInstanceUID"), _guess_transfer_syntax(attributes)
-    )
     dataset = memoryview(content)[header.dataset_offset if header else 0 :]
-    copy = scratch / f"{hashlib.sha256(content).hexdigest()}.dcm"
-    copy.write_bytes(new_header + dataset)
-    located = part10.locate(new_header)
-    assert located is not None
-    return _describe(copy, located, dataset, attributes)
-
-
-def _describe(path: Path, header: part10.Part10, dataset: memoryview, attributes: pydicom.Dataset) -> DicomFile:
+    if header and header.transfer_syntax_uid:
+        attributes = _readable(dataset, header.transfer_syntax_uid)
+        transfer_syntax_uid = header.transfer_syntax_uid
+    else:
+        attributes = _forced(path)
+        transfer_syntax_uid = _guess_transfer_syntax(attributes)
+    sop_class_uid = values.text(attributes, "SOPClassUID") or (header.sop_class_uid if header else "")
+    sop_instance_uid = values.text(attributes, "SOPInstanceUID") or (header.sop_instance_uid if header else "")
+    if not sop_class_uid or not sop_instance_uid:
+        raise NotSendable(f"{path.name} names no SOP Class UID and SOP Instance UID.")
     return DicomFile(
         path=path,
-        sop_class_uid=header.sop_class_uid,
-        sop_instance_uid=header.sop_instance_uid,
-        transfer_syntax_uid=header.transfer_syntax_uid,
-        study_instance_uid=_text(attributes, "StudyInstanceUID"),
-        series_instance_uid=_text(attributes, "SeriesInstanceUID"),
-        modality=_text(attributes, "Modality"),
+        dataset_offset=len(content) - len(dataset),
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=sop_instance_uid,
+        transfer_syntax_uid=transfer_syntax_uid,
+        study_instance_uid=values.text(attributes, "StudyInstanceUID"),
+        series_instance_uid=values.text(attributes, "SeriesInstanceUID"),
+        modality=values.text(attributes, "Modality"),
         dataset_bytes=len(dataset),
         sha256=hashlib.sha256(dataset).hexdigest(),
     )
@@ -79,24 +79,14 @@ def _readable(dataset: memoryview, transfer_syntax_uid: str) -> pydicom.Dataset:
         return pydicom.Dataset()
 
 
-def _forced(source: Path) -> pydicom.Dataset:
-    """Read a data set that nothing announces. Raises NotSendable if it is none, or lacks the UIDs of its object."""
+def _forced(path: Path) -> pydicom.Dataset:
+    """Read a data set of which nothing says the transfer syntax. Raises NotSendable if it is none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd values are the sender's; they are sent as they are
-            attributes = pydicom.dcmread(source, force=True, stop_before_pixels=True)
+            return pydicom.dcmread(path, force=True, stop_before_pixels=True)
     except Exception as error:  # pydicom raises whatever the bytes lead it to
-        raise NotSendable(f"{source.name} is not DICOM: {error}.") from error
-    if not _text(attributes, "SOPClassUID") or not _text(attributes, "SOPInstanceUID"):
-        raise NotSendable(f"{source.name} names no SOP Class UID and SOP Instance UID.")
-    return attributes
-
-
-def _text(attributes: pydicom.Dataset, keyword: str) -> str:
-    try:
-        return str(attributes.get(keyword) or "")
-    except Exception:  # a value that pydicom cannot decode is as good as none here
-        return ""
+        raise NotSendable(f"{path.name} is not DICOM: {error}.") from error
 
 
 def _guess_transfer_syntax(attributes: pydicom.Dataset) -> str:

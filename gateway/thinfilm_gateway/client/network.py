@@ -1,6 +1,7 @@
 """C-ECHO, C-STORE, C-GET and C-MOVE as a service class user that takes data sets as they are (PS3.4 A, B, C)."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,14 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom import Dataset
-from pynetdicom import AE, _config, build_context, build_role, evt
+from pynetdicom import AE, build_context, build_role, evt
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet, StudyRootQueryRetrieveInformationModelMove
 
 from thinfilm_gateway.client.files import DicomFile
-
-# The bytes of files go out as they are, and objects of any SOP class are taken in.
-_config.STORE_SEND_CHUNKED_DATASET = True
-_config.UNRESTRICTED_STORAGE_SERVICE = True
+from thinfilm_gateway.dimse import commands, status
+from thinfilm_gateway.dimse.association import STORAGE, Association, request_association
+from thinfilm_gateway.dimse.server import AssociationServer
 
 AE_TITLE = "THINFILM-CLIENT"
 MAXIMUM_CONTEXTS = 126  # a request has at most 128; two are left for the query/retrieve classes
@@ -58,9 +60,9 @@ def echo(node: Node) -> bool:
     association = entity.associate(node.host, node.port, [build_context("1.2.840.10008.1.1")], node.ae_title)
     if not association.is_established:
         return False
-    status = association.send_c_echo()
+    answer = association.send_c_echo()
     association.release()
-    return bool("Status" in status and status.Status == 0)
+    return bool("Status" in answer and answer.Status == status.SUCCESS)
 
 
 def store(node: Node, files: Sequence[DicomFile], on_sent: Callable[[Sent], None] | None = None) -> list[Sent]:
@@ -117,15 +119,41 @@ def move(node: Node, files: Sequence[DicomFile], destination_ae_title: str) -> N
 def destination(ae_title: str, sink: Sink, port: int = 0) -> Iterator[int]:
     """Be a C-MOVE destination on a port of the loopback interface, a free one for 0; the port is yielded.
 
-    What it is sent goes to `sink`, by one thread an association.
+    What it is sent, of any SOP class, goes to `sink`, by one thread an association.
     """
     entity = _entity()
     entity.ae_title = ae_title
-    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, _take, [sink])])
+
+    def take(association: Association, request: C_STORE, context: PresentationContext) -> None:
+        sink(str(request.AffectedSOPInstanceUID), str(context.transfer_syntax[0]), bytes(request.sink.dataset))
+        response = C_STORE()
+        response.MessageIDBeingRespondedTo = request.MessageID
+        response.AffectedSOPClassUID = request.AffectedSOPClassUID
+        response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
+        response.Status = status.SUCCESS
+        association.dimse.send_msg(response, context.context_id)
+
+    server = AssociationServer(entity, ("127.0.0.1", port), {STORAGE: take}, lambda *_: _Arrival())
+    thread = threading.Thread(target=server.serve_forever, name="destination", daemon=True)
+    thread.start()
     try:
         yield server.server_address[1]
     finally:
         server.shutdown()
+        thread.join()
+
+
+class _Arrival:
+    """A data set on its way in."""
+
+    def __init__(self) -> None:
+        self.dataset = bytearray()
+
+    def write(self, data: memoryview) -> None:
+        self.dataset += data
+
+    def discard(self) -> None:
+        self.dataset.clear()
 
 
 def _entity() -> Any:
@@ -140,29 +168,58 @@ def _associate(node: Node, contexts: Sequence[Any], roles: Sequence[Any] = (), h
     association = _entity().associate(
         node.host, node.port, list(contexts), node.ae_title, ext_neg=list(roles), evt_handlers=list(handlers)
     )
+    _check_established(association, node)
+    return association
+
+
+def _check_established(association: Any, node: Node) -> None:
     if not association.is_established:
         raise PeerRefused(f"{node.ae_title} at {node.host} port {node.port} did not accept an association.")
-    return association
 
 
 def _store_batch(node: Node, files: Sequence[DicomFile], on_sent: Callable[[Sent], None]) -> list[Sent]:
     results = []
-    association = _associate(node, [build_context(*pair) for pair in _pairs(files)])
-    for file in files:
+    association = _associate_to_store(node, files)
+    for number, file in enumerate(files):
         if not association.is_established:  # the peer aborted over the file before
-            association = _associate(node, [build_context(*pair) for pair in _pairs(files)])
-        started = time.perf_counter()
-        try:
-            answer = association.send_c_store(file.path)
-        except ValueError:  # no accepted presentation context
-            answer = Dataset()
-            answer.Status, answer.ErrorComment = 0x0122, "presentation context not accepted"
-        seconds = time.perf_counter() - started
-        sent = Sent(file, answer.get("Status"), str(answer.get("ErrorComment", "")), seconds)
+            association = _associate_to_store(node, files)
+        sent = _store_one(association, file, number % 65535 + 1)
         on_sent(sent)
         results.append(sent)
     association.release()
+    association.kill()
     return results
+
+
+def _store_one(association: Association, file: DicomFile, message_id: int) -> Sent:
+    contexts = {
+        (str(c.abstract_syntax), str(c.transfer_syntax[0])): c.context_id for c in association.accepted_contexts
+    }
+    context_id = contexts.get((file.sop_class_uid, file.transfer_syntax_uid))
+    if context_id is None:
+        return Sent(file, status.SOP_CLASS_NOT_SUPPORTED, "The presentation context was not accepted.", 0.0)
+    command: dict[str, str | int] = {
+        "AffectedSOPClassUID": file.sop_class_uid,
+        "MessageID": message_id,
+        "Priority": 0,
+        "AffectedSOPInstanceUID": file.sop_instance_uid,
+    }
+    dataset = file.dataset()
+    started = time.perf_counter()
+    commands.send(association, context_id, commands.C_STORE_RQ, command, dataset or None)
+    _, response = association.dimse.get_msg(block=True)
+    seconds = time.perf_counter() - started
+    if response is None:
+        association.abort()
+        return Sent(file, None, "", seconds)
+    return Sent(file, int(response.Status), str(response.ErrorComment or ""), seconds)
+
+
+def _associate_to_store(node: Node, files: Sequence[DicomFile]) -> Association:
+    contexts = [build_context(*pair) for pair in _pairs(files)]
+    association = request_association(_entity(), node.host, node.port, node.ae_title, contexts)
+    _check_established(association, node)
+    return association
 
 
 def _batches(files: Sequence[DicomFile]) -> Iterator[list[DicomFile]]:
@@ -193,14 +250,14 @@ def _series(file: DicomFile) -> Dataset:
 def _take(event: Any, sink: Sink) -> int:
     request = event.request
     sink(str(request.AffectedSOPInstanceUID), str(event.context.transfer_syntax), request.DataSet.getvalue())
-    return 0x0000
+    return status.SUCCESS
 
 
-def _check_final(operation: str, status: Dataset) -> None:
-    code = status.get("Status")
+def _check_final(operation: str, answer: Dataset) -> None:
+    code = answer.get("Status")
     if code is None:
         raise PeerRefused(f"The {operation} ended without an answer.")
-    if code != 0x0000:
-        failed = status.get("NumberOfFailedSuboperations", 0)
-        comment = f": {status.ErrorComment}" if status.get("ErrorComment") else ""
+    if code != status.SUCCESS:
+        failed = answer.get("NumberOfFailedSuboperations", 0)
+        comment = f": {answer.ErrorComment}" if answer.get("ErrorComment") else ""
         raise PeerRefused(f"The {operation} ended with status {code:04X}, {failed} failed{comment}.")

@@ -69,10 +69,14 @@ def _anatomy(position: float) -> Hounsfield:
 
 def _ellipse(image: Hounsfield, centre: tuple[float, float], radii: tuple[float, float], value: float) -> None:
     """Draw an ellipse whose edge is as soft as a scanner's point spread."""
-    rows, columns = np.ogrid[:ROWS, :COLUMNS]
-    distance = np.hypot((rows - centre[0]) / radii[0], (columns - centre[1]) / radii[1])
+    inside = tuple(slice(max(0, int(c - r) - 2), max(0, int(c + r) + 3)) for c, r in zip(centre, radii, strict=True))
+    rows, columns = np.ogrid[inside]
+    part = image[inside]
+    distance = np.hypot((rows - centre[0]) / radii[0], (columns - centre[1]) / radii[1])[
+        : part.shape[0], : part.shape[1]
+    ]
     cover = np.clip((1 - distance) * min(radii) / 1.5 + 0.5, 0, 1).astype(np.float32)
-    image += cover * (value - image)
+    part += cover * (value - part)
 
 
 def _noise(random: np.random.Generator) -> Hounsfield:

@@ -16,7 +16,7 @@ from thinfilm_gateway.demo.samples import Samples, collect
 from thinfilm_gateway.progress import step
 
 DESTINATION = "DEMO-STORE"
-SERIES_QUIET_SECONDS = 2.0
+SERIES_QUIET_SECONDS = 1.0
 SENDING_ASSOCIATIONS = 4
 
 

@@ -53,7 +53,7 @@ class Samples:
 
 
 def collect(scratch: Path, own_folder: Path | None, on_read: Callable[[], None]) -> Samples:
-    """Gather the samples; the synthetic CT and whatever needs a header of its own are written into `scratch`.
+    """Gather the samples; the synthetic CT is written into `scratch`.
 
     Raises NotADirectoryError if `own_folder` is not a folder.
     """
@@ -65,7 +65,7 @@ def collect(scratch: Path, own_folder: Path | None, on_read: Callable[[], None])
     for path in _paths(scratch, own_folder):
         on_read()
         try:
-            file = read(path, scratch)
+            file = read(path)
         except NotSendable as error:
             left_out.append(str(error))
             continue

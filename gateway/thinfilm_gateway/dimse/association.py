@@ -90,6 +90,7 @@ class Association(association.Association):
             self.abort()
         finally:
             self.kill()
+            self.dul.socket._shutdown_socket()
             self.dimse.discard_waiting()
 
     def _run_reactor(self) -> None:
@@ -148,6 +149,12 @@ class Association(association.Association):
         """Release the association, as requestor, and wait for the end."""
         if self.is_established:
             self.acse.negotiate_release()
+
+    def stop(self) -> None:
+        """Abort the association and return at once; its own thread ends when the request that it serves is served."""
+        self.abort(block=False)
+        self._kill = True
+        self.dimse.msg_queue.put((None, None))
 
     def kill(self) -> None:
         """End both threads; the last PDU still goes out if the peer takes it soon."""

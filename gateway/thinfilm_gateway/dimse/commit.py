@@ -12,7 +12,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from thinfilm_gateway.archive.spool import Spool, SpoolWriter
 from thinfilm_gateway.index.database import Database
@@ -23,6 +24,8 @@ log = structlog.get_logger()
 
 LARGEST_GROUP = 256  # objects in one transaction
 PROBE_SECONDS = 1.0  # between two looks whether the index is back
+
+_INDEX_IS_AWAY = (OperationalError, InterfaceError, NoConnectionFree)
 
 
 class CannotCommit(Exception):
@@ -61,7 +64,8 @@ class Committer:
     def commit(self, writer: SpoolWriter, received: Received) -> Outcome:
         """Commit one object and wait until it is done; its `spool_name` is filled in here.
 
-        Raises CannotCommit, or what the index raised over this very object. The writer is used up in any case.
+        Raises CannotCommit, or what the index raised over this very object. The writer is used up in any case: nothing
+        more is to be done about its file.
         """
         return self.hand_in(writer, received).result()
 
@@ -104,49 +108,52 @@ class Committer:
     def _commit_group(self, group: list[_Waiting]) -> None:
         try:
             self._spool.commit([waiting.writer for waiting in group])
-        except OSError as error:
+        except Exception as error:
             log.error("spool_refused", objects=len(group), error=str(error))
-            _give_up(group, CannotCommit("The spool cannot be written."))
-            return
+            for waiting in group:
+                waiting.writer.discard()
+                waiting.outcome.set_exception(CannotCommit("The spool cannot be written."))
+        else:
+            self._register(group)
+
+    def _register(self, group: list[_Waiting]) -> None:
         try:
             outcomes = register_all(self._database, [_named(waiting) for waiting in group], self._quiet)
-        except SQLAlchemyError as error:
+        except _INDEX_IS_AWAY as error:
             log.error("index_refused", objects=len(group), error=str(error))
             self.available = False
-            self._doubtful.update(str(waiting.writer.name) for waiting in group)
-            _fail(group, CannotCommit("The index is not available."))
+            self._fail(group, CannotCommit("The index is not available."))
         except Exception as error:
-            self._commit_one_by_one(group, error)
-        else:
-            self.available = True
-            for waiting, outcome in zip(group, outcomes, strict=True):
-                self._finish(waiting, outcome)
-
-    def _commit_one_by_one(self, group: list[_Waiting], error: Exception) -> None:
-        """One object of the group is not as the index wants it: it alone fails."""
-        if len(group) == 1:
-            log.error("object_refused", sop_instance_uid=group[0].received.sop_instance_uid, error=str(error))
-            _give_up(group, error)
-            return
-        for waiting in group:
-            try:
-                (outcome,) = register_all(self._database, [_named(waiting)], self._quiet)
-            except Exception as own_error:
-                log.error("object_refused", sop_instance_uid=waiting.received.sop_instance_uid, error=str(own_error))
-                _give_up([waiting], own_error)
+            if len(group) > 1:  # one of them is not as the index wants it: let it fail alone
+                for waiting in group:
+                    self._register([waiting])
             else:
-                self._finish(waiting, outcome)
+                log.error(
+                    "object_refused", sop_instance_uid=group[0].received.sop_instance_uid, error=type(error).__name__
+                )
+                self._fail(group, error)
+        else:
+            for waiting, outcome in zip(group, outcomes, strict=True):
+                if outcome is Outcome.IDENTICAL:
+                    self._drop(str(waiting.writer.name))
+                waiting.outcome.set_result(outcome)
 
-    def _finish(self, waiting: _Waiting, outcome: Outcome) -> None:
-        if outcome is Outcome.IDENTICAL:
-            waiting.writer.discard()
-        waiting.outcome.set_result(outcome)
+    def _fail(self, group: list[_Waiting], error: Exception) -> None:
+        for waiting in group:
+            self._doubtful.add(str(waiting.writer.name))
+            waiting.outcome.set_exception(error)
+
+    def _drop(self, name: str) -> None:
+        try:
+            self._spool.remove(name)
+        except OSError as error:
+            log.error("spool_file_left", name=name, error=str(error))  # the sweep finds it
 
     def _probe(self) -> None:
         """See whether the index answers; if so, remove the files of failed groups that it does not know.
 
         A connection that breaks during COMMIT leaves open whether the rows are there, so a file goes only after the
-        index itself said that no row names it.
+        index itself said that no row names it. What is in doubt when the process ends is left to the sweep.
         """
         self.available = self._database.is_reachable()
         if not self.available or not self._doubtful:
@@ -158,20 +165,9 @@ class Committer:
             self.available = False
             return
         for name in self._doubtful - known:
-            self._spool.remove(name)
+            self._drop(name)
         self._doubtful.clear()
 
 
 def _named(waiting: _Waiting) -> Received:
     return dataclasses.replace(waiting.received, spool_name=str(waiting.writer.name))
-
-
-def _give_up(group: list[_Waiting], error: Exception) -> None:
-    for waiting in group:
-        waiting.writer.discard()
-    _fail(group, error)
-
-
-def _fail(group: list[_Waiting], error: Exception) -> None:
-    for waiting in group:
-        waiting.outcome.set_exception(error)

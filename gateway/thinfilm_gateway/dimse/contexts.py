@@ -58,12 +58,13 @@ def is_storage(abstract_syntax: str) -> bool:
 def choose(proposed: Iterable[PresentationContext]) -> list[PresentationContext]:
     """Narrow each proposed context to the one transfer syntax that the gateway would accept in it.
 
-    Storage: the sender's first, which is what it likes to send best. Services: ours in our order. A context that the
-    gateway has no use for keeps its first, to be rejected.
+    Storage: the sender's first, which is what it likes to send best, but big endian, which is retired, last: DCMTK
+    offers it together with Implicit VR. Services: ours in our order. A context that the gateway has no use for keeps
+    its first, to be rejected.
     """
     narrowed = []
     for context in proposed:
-        offered = list(context.transfer_syntax)
+        offered = sorted(context.transfer_syntax, key=lambda syntax: bool(syntax == ExplicitVRBigEndian))
         wanted: Sequence[str] = offered if is_storage(context.abstract_syntax) else SERVICE_TRANSFER_SYNTAXES
         chosen = next((syntax for syntax in wanted if syntax in offered), offered[0])
         narrowed.append(_context(context.abstract_syntax, [chosen], context.context_id))

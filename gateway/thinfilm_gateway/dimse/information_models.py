@@ -48,5 +48,5 @@ def read_identifier(raw: bytes, transfer_syntax_uid: str, sop_class_uid: str) ->
         raise Refused(status.IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, "Query/Retrieve Level (0008,0052) is missing.")
     if identifier.level not in levels:
         known = ", ".join(levels)
-        raise Refused(status.IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, f"Query/Retrieve Level must be one of {known}.")
+        raise Refused(status.IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, f"The level must be one of {known}.")
     return identifier, Level(identifier.level)

@@ -7,8 +7,9 @@ import queue
 from io import BytesIO
 from typing import Any, Protocol
 
+import pydicom
 import structlog
-from pynetdicom import dimse
+from pynetdicom import _config, dimse
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_CANCEL, C_STORE
 from pynetdicom.pdu_primitives import P_DATA
@@ -16,6 +17,11 @@ from pynetdicom.pdu_primitives import P_DATA
 from thinfilm_gateway.dimse.transport import WAITING_MESSAGES, Fragment, ReceivedData
 
 log = structlog.get_logger()
+
+# What is odd in a command set is kept like what is odd in a data set: pydicom would tell standard error of each value,
+# pynetdicom would abort over a UID that is too long. Both have no narrower place to say this.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+_config.VALIDATORS["UI"] = lambda uid: (True, "")
 
 LARGEST_COMMAND_BYTES = 64 * 1024
 LARGEST_IDENTIFIER_BYTES = 16 * 1024 * 1024  # a list of 200 000 UIDs

@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import structlog
 
 from thinfilm_gateway.archive.objects import Fetched, IntegrityError, ObjectReader, map_file
-from thinfilm_gateway.archive.transcode import CannotTranscode, to_native, write_native
+from thinfilm_gateway.archive.transcode import CannotTranscode, write_native
 from thinfilm_gateway.dimse.suboperations import NoContext, StoreContext, choose_context
 from thinfilm_gateway.index import archiving, audit
 from thinfilm_gateway.index.database import Database
@@ -23,6 +24,7 @@ log = structlog.get_logger()
 
 _AHEAD_OBJECTS = 16
 _AHEAD_BYTES = 128 * 1024**2
+_TRANSCODED_BYTES = 16 * 1024**2  # of one object that may lie in memory
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,10 @@ Prepared = Ready | Unsendable
 class Preparer:
     """Turns locations into objects ready to be sent; many threads use one."""
 
-    def __init__(self, database: Database, objects: ObjectReader, large_object_bytes: int) -> None:
+    def __init__(self, database: Database, objects: ObjectReader, temporary_dir: Path) -> None:
         self._database = database
         self._objects = objects
-        self._large = large_object_bytes
+        self._temporary_dir = temporary_dir
 
     def prepare(self, instance: InstanceLocation, contexts: Iterable[StoreContext]) -> Prepared:
         """Return the object in the best of the contexts, or why it cannot be sent; never raises."""
@@ -103,13 +105,14 @@ class Preparer:
             archiving.quarantine(session, instance.instance_pk, reason)
 
     def _transcode(self, dataset: memoryview, transfer_syntax_uid: str, target_uid: str) -> memoryview:
-        """Transcode an object; above the limit into a file, so that memory stays small."""
-        if len(dataset) <= self._large:
-            return memoryview(to_native(dataset, transfer_syntax_uid, target_uid))
-        with tempfile.TemporaryFile() as file:
+        """Transcode an object; what becomes large lies in a file, so that memory stays small."""
+        with tempfile.SpooledTemporaryFile(_TRANSCODED_BYTES, dir=str(self._temporary_dir)) as file:
             write_native(dataset, transfer_syntax_uid, target_uid, file)
-            file.flush()
-            return map_file(file.fileno())
+            if file.tell() > _TRANSCODED_BYTES:
+                file.flush()
+                return map_file(file.fileno())
+            file.seek(0)
+            return memoryview(file.read())
 
 
 class ReadAhead:

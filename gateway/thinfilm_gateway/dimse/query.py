@@ -1,7 +1,6 @@
 """C-FIND, Patient Root and Study Root (PS3.4 C.4.1): answers streamed, each in a character set that covers it."""
 
 from collections.abc import Iterator
-from io import BytesIO
 from typing import Any
 
 import structlog
@@ -10,7 +9,7 @@ from pynetdicom.presentation import PresentationContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_gateway.archive.element_tree import Element
-from thinfilm_gateway.dimse import status
+from thinfilm_gateway.dimse import commands, status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.character_sets import CharacterSet, common_character_set
 from thinfilm_gateway.dimse.identifiers import (
@@ -141,12 +140,12 @@ def _respond(
     identifier: bytes | None = None,
     comment: str = "",
 ) -> None:
-    response = type(request)()
-    response.MessageIDBeingRespondedTo = request.MessageID
-    response.AffectedSOPClassUID = request.AffectedSOPClassUID
-    response.Status = response_status
-    if identifier is not None:
-        response.Identifier = BytesIO(identifier)
+    values = {
+        "AffectedSOPClassUID": str(request.AffectedSOPClassUID),
+        "MessageIDBeingRespondedTo": request.MessageID,
+        "Status": response_status,
+    }
     if comment:
-        response.ErrorComment = status.error_comment(comment)
-    association.dimse.send_msg(response, context.context_id)
+        values["ErrorComment"] = status.error_comment(comment)
+    dataset = None if identifier is None else memoryview(identifier)
+    commands.send(association, context.context_id, commands.C_FIND_RSP, values, dataset)

@@ -3,20 +3,20 @@
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from io import BytesIO
 from typing import Any
 
 import structlog
+from pynetdicom.dimse_primitives import C_GET
 from pynetdicom.presentation import PresentationContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_gateway.archive.element_tree import Element
 from thinfilm_gateway.archive.objects import ObjectReader
 from thinfilm_gateway.config import Peer, Settings
-from thinfilm_gateway.dimse import status
+from thinfilm_gateway.dimse import commands, status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.delivery import Delivery
 from thinfilm_gateway.dimse.destinations import batches, connect
@@ -49,7 +49,7 @@ class RetrieveService:
     def __init__(self, settings: Settings, database: Database, objects: ObjectReader) -> None:
         self._settings = settings
         self._database = database
-        self._preparer = Preparer(database, objects, settings.large_object_bytes)
+        self._preparer = Preparer(database, objects, settings.spool_dir)
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="read-ahead")
 
     def close(self) -> None:
@@ -136,7 +136,7 @@ class RetrieveService:
             raise Refused(status.IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, str(error)) from error
         except SQLAlchemyError as error:
             log.warning("index_away", error=str(error))
-            raise Refused(status.UNABLE_TO_CALCULATE_MATCHES, "The index is away.") from error
+            raise Refused(status.UNABLE_TO_CALCULATE_MATCHES, "The index is not available.") from error
         if len(instances) > MAXIMUM_SUBOPERATIONS:
             # A701, not A702: the response to that one has counts, and these are US (PS3.4 Table C.4-2).
             comment = f"{len(instances)} objects match; {MAXIMUM_SUBOPERATIONS} is the most."
@@ -197,7 +197,7 @@ class _Retrieval:
         """Count one sub-operation; reason: why there was no response to it."""
         self._tally.record(instance.sop_instance_uid, store_status)
         if store_status != status.SUCCESS:
-            log.info(
+            log.warning(
                 "suboperation_not_successful",
                 sop_instance_uid=instance.sop_instance_uid,
                 status=f"{store_status:04X}",
@@ -216,9 +216,7 @@ class _Retrieval:
         log.warning(
             "retrieval_refused", peer=self.association.peer, status=f"{refusal.status:04X}", reason=str(refusal)
         )
-        response = self._response(refusal.status)
-        response.ErrorComment = status.error_comment(str(refusal))
-        self.association.dimse.send_msg(response, self._context.context_id)
+        self._respond({"Status": refusal.status, "ErrorComment": status.error_comment(str(refusal))})
 
     def end(self) -> None:
         """Send the last response."""
@@ -236,21 +234,26 @@ class _Retrieval:
 
     def _send(self, response_status: int, *, remaining: bool) -> None:
         tally = self._tally
-        response = self._response(response_status)
+        values: dict[str, str | int] = {
+            "Status": response_status,
+            "NumberOfCompletedSuboperations": tally.completed,
+            "NumberOfFailedSuboperations": tally.failed,
+            "NumberOfWarningSuboperations": tally.warning,
+        }
         if remaining:
-            response.NumberOfRemainingSuboperations = tally.remaining
-        response.NumberOfCompletedSuboperations = tally.completed
-        response.NumberOfFailedSuboperations = tally.failed
-        response.NumberOfWarningSuboperations = tally.warning
-        if response_status not in (status.PENDING, status.SUCCESS):
-            uids = "\\".join(tally.failed_sop_instance_uids).encode("ascii")
-            failed = Element(_FAILED_SOP_INSTANCE_UID_LIST, "UI", uids + b"\0" * (len(uids) % 2))
-            response.Identifier = BytesIO(encode_identifier([failed], str(self._context.transfer_syntax[0])))
-        self.association.dimse.send_msg(response, self._context.context_id)
+            values["NumberOfRemainingSuboperations"] = tally.remaining
+        if response_status in (status.PENDING, status.SUCCESS):
+            self._respond(values)
+            return
+        uids = "\\".join(tally.failed_sop_instance_uids).encode("ascii")
+        failed = Element(_FAILED_SOP_INSTANCE_UID_LIST, "UI", uids + b"\0" * (len(uids) % 2))
+        self._respond(values, encode_identifier([failed], str(self._context.transfer_syntax[0])))
 
-    def _response(self, response_status: int) -> Any:
-        response = type(self.request)()
-        response.MessageIDBeingRespondedTo = self.request.MessageID
-        response.AffectedSOPClassUID = self.request.AffectedSOPClassUID
-        response.Status = response_status
-        return response
+    def _respond(self, values: Mapping[str, str | int], identifier: bytes | None = None) -> None:
+        field = commands.C_GET_RSP if isinstance(self.request, C_GET) else commands.C_MOVE_RSP
+        about = {
+            "AffectedSOPClassUID": str(self.request.AffectedSOPClassUID),
+            "MessageIDBeingRespondedTo": self.request.MessageID,
+        }
+        dataset = None if identifier is None else memoryview(identifier)
+        commands.send(self.association, self._context.context_id, field, {**about, **values}, dataset)

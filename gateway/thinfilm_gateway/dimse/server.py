@@ -80,6 +80,9 @@ class AssociationServer(transport.AssociationServer):
         log.warning("connection_dropped", address=client_address[0])
         return False
 
+    def service_actions(self) -> None:
+        """Leave garbage to Python: an association that is over holds nothing large; pynetdicom collects every time."""
+
     def shutdown(self) -> None:
         """Stop listening; associations go on."""
         socketserver.BaseServer.shutdown(self)  # pynetdicom's wants to be known to the application entity
@@ -103,7 +106,11 @@ class Receiver:
         spool = Spool(settings.spool_dir)
         self._committer = Committer(spool, self._database, dt.timedelta(seconds=settings.series_quiet_seconds))
         self._objects = ObjectReader(
-            spool, FolderStore(settings.archive_dir), settings.decoded_cache_bytes, settings.large_object_bytes
+            spool,
+            FolderStore(settings.archive_dir),
+            settings.decoded_cache_bytes,
+            settings.large_object_bytes,
+            temporary_dir=settings.spool_dir,  # where a large object surely finds room
         )
         self._retrieval = RetrieveService(settings, self._database, self._objects)
         storage = StorageService(spool, self._committer, settings.minimum_free_bytes)
@@ -139,10 +146,12 @@ class Receiver:
         while (running := self._server.active_associations) and time.monotonic() < deadline:
             for association in running:
                 if association.idle_seconds > IDLE_AT_STOP_SECONDS:
-                    association.abort()
-            running[0].join(0.1)
-        for association in self._server.active_associations:
-            association.abort()
+                    association.stop()
+            running[0].join(STOP_POLL_SECONDS)
+        running = self._server.active_associations
+        for association in running:
+            association.stop()
+        for association in running:
             association.join()
         self._committer.stop()
         self._retrieval.close()

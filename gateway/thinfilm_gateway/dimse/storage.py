@@ -82,10 +82,10 @@ class StorageService:
         response.MessageIDBeingRespondedTo = request.MessageID
         response.AffectedSOPClassUID = request.AffectedSOPClassUID
         response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
-        try:
-            self._store(association, request, context)
+        refusal = self._store(association, request, context)
+        if refusal is None:
             response.Status = status.SUCCESS
-        except Refused as refusal:
+        else:
             response.Status = refusal.status
             response.ErrorComment = status.error_comment(refusal.comment)
             log.warning(
@@ -97,23 +97,33 @@ class StorageService:
             )
         association.dimse.send_msg(response, context.context_id)
 
-    def _store(self, association: Association, request: C_STORE, context: PresentationContext) -> None:
+    def _store(self, association: Association, request: C_STORE, context: PresentationContext) -> Refused | None:
+        """Examine and commit the object; None if it is stored."""
         reception: Reception | None = request.sink
         if reception is None:
-            raise Refused(status.CANNOT_UNDERSTAND, "The request came without a data set.")
+            return Refused(status.CANNOT_UNDERSTAND, "The request came without a data set.")
         try:
-            received = _examine(reception, association, request, context.transfer_syntax[0])
+            received = self._examine(reception, association, request, context.transfer_syntax[0])
             outcome = self._committer.commit(reception.writer, received)
-        except Refused:
+        except Refused as refusal:
+            return refusal
+        except CannotCommit as error:
+            return Refused(status.OUT_OF_RESOURCES, str(error))
+        except Exception:
+            log.exception("store_failed", peer=association.peer, sop_instance_uid=str(request.AffectedSOPInstanceUID))
+            return Refused(status.PROCESSING_FAILURE, "The gateway failed; see its log.")
+        log.debug("stored", peer=association.peer, sop_instance_uid=received.sop_instance_uid, outcome=outcome.name)
+        return None
+
+    def _examine(
+        self, reception: Reception, association: Association, request: C_STORE, transfer_syntax_uid: str
+    ) -> Received:
+        """Describe the object for the index. Raises Refused; nothing of the object is left then."""
+        try:
+            return _describe(reception, association, request, transfer_syntax_uid)
+        except BaseException:
             reception.discard()
             raise
-        except CannotCommit as error:
-            raise Refused(status.OUT_OF_RESOURCES, str(error)) from error
-        except Exception as error:
-            log.exception("store_failed", peer=association.peer)
-            reception.discard()
-            raise Refused(status.PROCESSING_FAILURE, "The gateway failed; see its log.") from error
-        log.debug("stored", peer=association.peer, sop_instance_uid=received.sop_instance_uid, outcome=outcome.name)
 
     def _begin(
         self, association: Association, request: C_STORE, context: PresentationContext, received_at: dt.datetime
@@ -150,7 +160,7 @@ def _spool_refused(error: OSError) -> Refused:
     return Refused(status.OUT_OF_RESOURCES, "The spool cannot be written.")
 
 
-def _examine(reception: Reception, association: Association, request: Any, transfer_syntax_uid: str) -> Received:
+def _describe(reception: Reception, association: Association, request: Any, transfer_syntax_uid: str) -> Received:
     """Read as much of the data set as the index wants. Raises Refused."""
     writer = reception.writer
     try:
@@ -158,6 +168,8 @@ def _examine(reception: Reception, association: Association, request: Any, trans
             attributes = outline(dataset, transfer_syntax_uid).attributes
     except UnreadableDataSet as error:
         raise Refused(status.CANNOT_UNDERSTAND, str(error)) from error
+    except OSError as error:  # what was still held in memory did not fit on the disk
+        raise _spool_refused(error) from error
     _check_uids(attributes, request)
     return Received(
         attributes=attributes,

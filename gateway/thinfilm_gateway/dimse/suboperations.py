@@ -4,18 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.pdu_primitives import P_DATA
 
-from thinfilm_gateway.archive.element_tree import IMPLICIT_LITTLE, Element, Elements, encode
 from thinfilm_gateway.archive.transcode import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from thinfilm_gateway.dimse import status
+from thinfilm_gateway.dimse import commands, status
 from thinfilm_gateway.dimse.association import Association
-from thinfilm_gateway.dimse.transport import fragments_to_send
 
 MAXIMUM_CONTEXTS = 128  # of one association: the odd numbers of a byte (PS3.8 9.3.2.2)
 MAXIMUM_SUBOPERATIONS = 65535  # the counts are US
-
-_LAST_COMMAND_FRAGMENT = b"\x03"  # message control header (PS3.8 E.2)
 
 
 class ChannelLost(Exception):
@@ -145,12 +140,16 @@ class StoreChannel:
         Raises ChannelLost if the association ended, or the peer did not answer; it is over then.
         """
         association = self._association
-        maximum = association.dimse.maximum_pdu_size
-        command = P_DATA()
-        command.presentation_data_value_list.append((request.context_id, _LAST_COMMAND_FRAGMENT + _command(request)))
-        association.dul.send_pdu(command)
-        for fragment in fragments_to_send(request.context_id, request.dataset, maximum):
-            association.dul.send_pdu(fragment)
+        values: dict[str, str | int] = {
+            "AffectedSOPClassUID": request.sop_class_uid,
+            "MessageID": request.message_id,
+            "Priority": request.priority,
+            "AffectedSOPInstanceUID": request.sop_instance_uid,
+        }
+        if request.originator is not None:
+            values["MoveOriginatorApplicationEntityTitle"] = request.originator.ae_title
+            values["MoveOriginatorMessageID"] = request.originator.message_id
+        commands.send(association, request.context_id, commands.C_STORE_RQ, values, request.dataset)
         _, response = association.dimse.get_msg(block=True)
         if (
             not isinstance(response, C_STORE)
@@ -171,29 +170,3 @@ class StoreChannel:
     def abort(self) -> None:
         """Break the association off; another thread that waits in `store` returns."""
         self._association.abort()
-
-
-def _command(request: StoreRequest) -> bytes:
-    """Return the command set of a C-STORE request (PS3.7 9.3.1.1), implicit little endian."""
-
-    def number(value: int) -> bytes:
-        return value.to_bytes(2, "little")
-
-    def text(value: str, padding: bytes) -> bytes:
-        raw = value.encode("ascii", "replace")
-        return raw + padding * (len(raw) % 2)
-
-    elements = [
-        Element(0x00000002, "UI", text(request.sop_class_uid, b"\0")),
-        Element(0x00000100, "US", number(0x0001)),  # C-STORE-RQ
-        Element(0x00000110, "US", number(request.message_id)),
-        Element(0x00000700, "US", number(request.priority)),
-        Element(0x00000800, "US", number(0x0001)),  # a data set follows
-        Element(0x00001000, "UI", text(request.sop_instance_uid, b"\0")),
-    ]
-    if request.originator:
-        elements.append(Element(0x00001030, "AE", text(request.originator.ae_title, b" ")))
-        elements.append(Element(0x00001031, "US", number(request.originator.message_id)))
-    body = b"".join(encode(Elements(elements), IMPLICIT_LITTLE))
-    group_length = Element(0x00000000, "UL", len(body).to_bytes(4, "little"))
-    return b"".join(encode(Elements([group_length]), IMPLICIT_LITTLE)) + body

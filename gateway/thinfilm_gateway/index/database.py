@@ -146,7 +146,11 @@ def _parsed(url: str) -> URL:
 
 def _sqlite_engine(url: URL) -> Engine:
     engine = create_engine(
-        url, connect_args={"timeout": BUSY_SECONDS, "isolation_level": None}, pool_size=8, max_overflow=-1
+        url,
+        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
+        pool_size=8,
+        max_overflow=-1,
+        hide_parameters=True,  # they are patients' names; errors go to the log
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -159,6 +163,7 @@ def _postgres_engine(url: URL) -> Engine:
         connect_args={"connect_timeout": 10},
         pool_size=4,
         max_overflow=28,
+        hide_parameters=True,
         pool_pre_ping=True,  # after a restart of the server, the next transaction simply works
         pool_use_lifo=True,
     )

@@ -34,6 +34,10 @@ class UnindexableDataSet(Exception):
     """The data set lacks a UID without which it cannot be found again; the message is one sentence."""
 
 
+class LostRace(Exception):
+    """Another process changed what this transaction had read; tried again, it will see that."""
+
+
 class Outcome(enum.Enum):
     """What became of a received object."""
 
@@ -106,14 +110,14 @@ def register_all(
         try:
             with database.session() as session:
                 return _register(session, entries, quiet, now or dt.datetime.now(dt.UTC))
-        except (IntegrityError, OperationalError) as error:
+        except (LostRace, IntegrityError, OperationalError) as error:
             if attempt == RACES or not _is_race(error):
                 raise
     raise AssertionError("unreachable")
 
 
 def register(session: Session, received: Received, quiet: dt.timedelta, now: dt.datetime | None = None) -> Outcome:
-    """Enter one object in the caller's transaction, which the caller tries again on IntegrityError (a lost race).
+    """Enter one object in the caller's transaction, which the caller tries again after LostRace or IntegrityError.
 
     Raises UnindexableDataSet.
     """
@@ -252,7 +256,8 @@ def _heal(session: Session, damaged: _Revision, received: Received) -> int:
     }
     if damaged.state is not InstanceState.QUARANTINED:  # lost, by whatever accident: that is damage too
         move_instances(session, [damaged.instance_pk], damaged.state, InstanceState.QUARANTINED)
-    move_instances(session, [damaged.instance_pk], InstanceState.QUARANTINED, InstanceState.RECEIVED, **fresh)
+    if not move_instances(session, [damaged.instance_pk], InstanceState.QUARANTINED, InstanceState.RECEIVED, **fresh):
+        raise LostRace(f"Another copy of {received.sop_instance_uid} has just healed it.")
     audit.record(session, "healed", received.sop_instance_uid, received.sender_ae_title, "An identical copy arrived.")
     return damaged.series_pk
 
@@ -362,6 +367,6 @@ def _instance_row(entry: _Entry, revision: int, series_pk: int) -> Row:
     }
 
 
-def _is_race(error: IntegrityError | OperationalError) -> bool:
+def _is_race(error: LostRace | IntegrityError | OperationalError) -> bool:
     """Tell whether another process was quicker (unique key taken, deadlock), so that trying again helps."""
-    return isinstance(error, IntegrityError) or getattr(error.orig, "sqlstate", None) in ("40001", "40P01")
+    return not isinstance(error, OperationalError) or getattr(error.orig, "sqlstate", None) in ("40001", "40P01")

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, delete, func, or_, select, text, update
+from sqlalchemy import CursorResult, delete, func, literal_column, or_, select, text, update
 from sqlalchemy.orm import Session, aliased
 
 from thinfilm_gateway.index.models import Job
@@ -82,11 +82,10 @@ def request_compression(
     ]
     if not rows:
         return
-    statement = insert_into(session, Job)
-    statement = statement.on_conflict_do_update(
+    statement = insert_into(session, Job).on_conflict_do_update(
         index_elements=["series_pk", "kind", "state"],
         index_where=text("state IN ('waiting', 'running')"),
-        set_={"not_before": statement.excluded.not_before, "sent_at": None},
+        set_={"not_before": literal_column("excluded.not_before"), "sent_at": None},
     )
     session.connection().execute(statement, rows)
 
@@ -155,12 +154,23 @@ def release_expired(session: Session, max_attempts: int, now: dt.datetime | None
     return released
 
 
-def due_unsent(session: Session, resend_after: dt.timedelta, now: dt.datetime | None = None) -> list[DueJob]:
-    """Return the due jobs of which the broker was never told, or so long ago that it may have lost them."""
+def due_unsent(
+    session: Session, resend_after: dt.timedelta, now: dt.datetime | None = None, window: int = 1000
+) -> list[DueJob]:
+    """Return the due jobs of which the broker was never told, or so long ago that it may have lost them.
+
+    Of each queue only so many that `window` jobs lie with the broker: however long the workers need, telling it again
+    never piles up more messages than that.
+    """
     now = now or _now()
-    unsent = or_(Job.sent_at.is_(None), Job.sent_at < now - resend_after)
-    statement = select(Job.id, Job.queue).where(Job.state == JobState.WAITING, Job.not_before <= now, unsent)
-    return [DueJob(id=row.id, queue=row.queue) for row in session.execute(statement.order_by(Job.not_before, Job.id))]
+    due = (Job.state == JobState.WAITING, Job.not_before <= now)
+    told = func.count(Job.id).filter(Job.sent_at >= now - resend_after)
+    jobs: list[DueJob] = []
+    for queue, with_broker in session.execute(select(Job.queue, told).where(*due).group_by(Job.queue)).all():
+        unsent = or_(Job.sent_at.is_(None), Job.sent_at < now - resend_after)
+        statement = select(Job.id, Job.queue).where(*due, Job.queue == queue, unsent).order_by(Job.not_before, Job.id)
+        jobs += [DueJob(*row) for row in session.execute(statement.limit(max(0, window - with_broker)))]
+    return jobs
 
 
 def mark_sent(session: Session, job_id: int, now: dt.datetime | None = None) -> None:
@@ -194,12 +204,17 @@ def _end_attempt(session: Session, job: Any, error: str, max_attempts: int, now:
     if job.attempts >= max_attempts:
         move_job(session, job.id, JobState.RUNNING, JobState.FAILED, owner, finished_at=now, **ended)
         return JobState.FAILED
-    not_before = now + min(FIRST_BACKOFF * 2 ** (job.attempts - 1), LONGEST_BACKOFF)
+    not_before = now + _backoff(job.attempts)
     arrived = _absorb_waiting(session, job)
     if arrived is not None:
         not_before = max(not_before, arrived)
     move_job(session, job.id, JobState.RUNNING, JobState.WAITING, owner, not_before=not_before, sent_at=None, **ended)
     return JobState.WAITING
+
+
+def _backoff(attempts: int) -> dt.timedelta:
+    doublings = min(attempts - 1, 10)  # enough to reach the longest pause, and never too much for a timedelta
+    return min(FIRST_BACKOFF * (1 << doublings), LONGEST_BACKOFF)
 
 
 def _absorb_waiting(session: Session, job: Any) -> dt.datetime | None:

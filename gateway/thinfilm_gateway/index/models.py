@@ -169,7 +169,7 @@ class Series(Base):
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     study_pk: Mapped[int] = mapped_column(ForeignKey("studies.id"))
     series_instance_uid: Mapped[str] = mapped_column(index=True)
-    modality: Mapped[str] = _text(indexed=True, index=True)
+    modality: Mapped[str] = _text()
     series_number: Mapped[int | None] = mapped_column(WholeNumber)
     series_description: Mapped[str] = _text()
     body_part_examined: Mapped[str] = _text()

@@ -82,18 +82,16 @@ def name_patterns(value: str) -> list[list[Pattern]]:
 
 def _group_patterns(group: str) -> list[Pattern]:
     """Fold a component group; `DOE^*` gives `doe` too, since components that are missing at the end are empty ones."""
-    components = group.rstrip("^ ").split("^")
-    given = [_component_tokens(component) for component in components]
-    needed = given[:]
+    components = [_component_tokens(component) for component in group.rstrip("^ ").split("^")]
+    needed = components[:]
     while needed and needed[-1] == [Wild.ANY]:
         needed.pop()
     if not needed:
         return []
-    optional = len(needed) < len(given)
+    patterns = [] if len(needed) == len(components) else [_joined([*needed, [Wild.ANY]])]
     while needed and not needed[-1]:
         needed.pop()
-    patterns = [_joined(needed)] if needed else []
-    return [*patterns, _joined(given)] if optional else patterns
+    return [_joined(needed), *patterns] if needed else patterns
 
 
 def _component_tokens(component: str) -> list[str | Wild]:

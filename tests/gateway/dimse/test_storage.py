@@ -168,6 +168,14 @@ def test_a_private_class_in_a_private_transfer_syntax_is_kept(receiver: Running)
     assert kept(receiver) == {encoded.sop_instance_uid: encoded.dataset}
 
 
+@pytest.mark.parametrize("odd_uid", ["1.2.840.03.007", "1.2.826." + "1234567890." * 7 + "1"])
+def test_an_object_with_a_uid_that_breaks_the_rules_is_kept_under_it(receiver: Running, odd_uid: str) -> None:
+    encoded = finish({**instance(CT_IMAGE, "CT"), "SOPInstanceUID": odd_uid})
+    with storage_user(receiver.port, [encoded]) as user:
+        assert user.store(encoded) == STORED
+    assert kept(receiver) == {odd_uid: encoded.dataset}
+
+
 # The same UID again
 
 
@@ -241,10 +249,11 @@ def test_a_disk_below_its_watermark_is_told_before_the_object_is_read(tmp_path: 
         receiver.assert_nothing_kept()
 
 
-def test_a_disk_that_fills_up_meanwhile_is_told_and_nothing_half_stays(receiver: Running) -> None:
-    large = large_object(4 * MIB)
+@pytest.mark.parametrize(("size", "room"), [(4 * MIB, 2 * MIB), (600_000, 300_000)])
+def test_a_disk_that_fills_up_meanwhile_is_told_and_nothing_half_stays(receiver: Running, size: int, room: int) -> None:
+    large = large_object(size)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * MIB, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
         (answer,) = store_all(receiver.port, [large])
     finally:
@@ -401,14 +410,14 @@ def test_an_object_that_the_index_cannot_take_fails_alone(committer: tuple[Commi
     group.start()
     assert outcomes[0].result() is outcomes[2].result() is Outcome.STORED
     assert isinstance(outcomes[1].exception(), UnindexableDataSet)
-    assert len(list(spool.names())) == 2
+    wait_until(lambda: len(list(spool.names())) == 2, "nothing of the bad object is in the spool")
 
 
 def large_object(size: int) -> EncodedDataSet:
     """Return a multi-frame object with about this many bytes of pixels."""
-    side = 1024
+    side = 256
     ramp = np.arange(side * side, dtype=np.uint32).astype(np.uint8).reshape(side, side)
-    frames = np.stack([ramp + np.uint8(frame) for frame in range(size // (side * side))])
+    frames = np.stack([ramp + np.uint8(frame % 256) for frame in range(size // (side * side))])
     return finish(with_pixels(instance(XA_IMAGE, "XA"), frames))
 
 

@@ -1,6 +1,6 @@
 """Compress a series: pack, store, read back, prove, and only then let the index point at the container."""
 
-from collections import Counter
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import structlog
@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 PORTION_BYTES = 2 * GIB  # raw bytes of one container, unless a single object has more
 PORTION_INSTANCES = 4096
+
+_UID = re.compile(r"[0-9][0-9.]{0,63}")
 
 
 class NotProven(Exception):
@@ -110,12 +112,12 @@ def _archive(context: Context, instances: Sequence[PendingInstance], lease: Leas
 
 
 def _names(instances: Sequence[PendingInstance]) -> Iterator[str]:
-    """Name the entries: the SOP Instance UID, with a number where another revision has it already."""
-    seen: Counter[str] = Counter()
-    for instance in instances:
+    """Name the entries: the SOP Instance UID, or the position where that is no UID or another revision has it."""
+    seen: set[str] = set()
+    for position, instance in enumerate(instances):
         uid = instance.sop_instance_uid
-        seen[uid] += 1
-        yield uid if seen[uid] == 1 else f"{uid}-{seen[uid]}"
+        yield uid if _UID.fullmatch(uid) and uid not in seen else f"entry-{position}"
+        seen.add(uid)
 
 
 def _note(context: Context, kind: str, sentence: str) -> None:

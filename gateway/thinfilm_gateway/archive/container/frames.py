@@ -41,7 +41,9 @@ class StackWriter:
         """Choose the ladder of codecs for `block`; raises KeyError for an unknown candidate."""
         self._writer = writer
         self._block = block
-        self._ladder = search.choose(block, candidates)
+        choice = search.choose(block, candidates)
+        self._ladder = choice.codecs
+        self._choice_failures = choice.failures
         self._parameters: dict[str, bytes | Exception] = {}
         self._preparing = threading.Lock()
         self._codecs: dict[str, StackCodec] = {}
@@ -52,7 +54,7 @@ class StackWriter:
         step = self._ladder[0].frames_per_group(layout)
         blocks = [self._block.frames(first, step) for first in range(0, layout.frames, step)]
         groups: list[FrameGroup] = []
-        failures: dict[str, None] = {}  # as an ordered set
+        failures = dict.fromkeys(self._choice_failures)  # as an ordered set
         pool = ThreadPoolExecutor(threads)
         try:
             for block, coded in zip(blocks, pool.map(self._code, blocks), strict=True):

@@ -1,0 +1,157 @@
+"""The child processes of `thinfilm serve`: started, started again when they die, stopped in order."""
+
+import importlib.metadata
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+import structlog
+
+from thinfilm_gateway import logs
+from thinfilm_gateway.config import Settings
+
+log = structlog.get_logger()
+
+START_SECONDS = 60.0  # for a child to be ready
+STOP_SECONDS = 75.0  # for a child to end by itself: more than it gives its own running operations and jobs
+LONGEST_PAUSE_SECONDS = 30.0  # between the death of a child and its next start
+HEALTHY_SECONDS = 60.0  # a child that lived so long is started again almost at once
+
+LOCAL_WORKER = ("thinfilm.services", "local_worker")
+"""Entry point of the local worker, which stands above the gateway: a function that takes the Settings and returns on
+SIGTERM."""
+
+Service = Callable[[Settings, Callable[[], None]], None]
+"""What a child runs until SIGTERM; it calls the second argument when it is ready."""
+
+
+class NotReady(Exception):
+    """A child did not come up; the message is one sentence."""
+
+
+class Child:
+    """A process of the gateway, which is started again when it dies."""
+
+    def __init__(self, name: str, service: Service, settings: Settings) -> None:
+        self.name = name
+        self._service = service
+        self._settings = settings
+        self._process: SpawnProcess | None = None
+        self._ready: Connection | None = None
+        self._started_at = 0.0
+        self._restart_at: float | None = None  # None while it lives
+        self._early_deaths = 0
+
+    @property
+    def process(self) -> SpawnProcess:
+        """The process as it was last started."""
+        assert self._process is not None, "The child was not started."
+        return self._process
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.is_alive()
+
+    def start(self) -> None:
+        """Start the process."""
+        context = multiprocessing.get_context("spawn")
+        self._ready, theirs = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=_run, args=(self._service, self._settings, theirs), name=f"thinfilm {self.name}"
+        )
+        self._process.start()
+        theirs.close()
+        self._started_at = time.monotonic()
+        self._restart_at = None
+
+    def await_ready(self, stop: Connection) -> None:
+        """Wait until the process is ready or `stop` is readable. Raises NotReady if it does not come up."""
+        assert self._ready is not None, "The child was not started."
+        signs = wait([self._ready, stop], START_SECONDS)
+        if not signs:
+            raise NotReady(f"The {self.name} was not ready within {START_SECONDS:g} s.")
+        try:
+            if self._ready in signs:
+                self._ready.recv_bytes()
+        except EOFError:
+            raise NotReady(f"The {self.name} ended before it was ready; the log above says why.") from None
+
+    def keep_alive(self) -> None:
+        """Start a dead process again, after a pause that grows while it keeps dying young."""
+        if self.alive:
+            return
+        now = time.monotonic()
+        if self._restart_at is None:
+            young = now - self._started_at < HEALTHY_SECONDS
+            self._early_deaths = self._early_deaths + 1 if young else 0
+            pause = min(LONGEST_PAUSE_SECONDS, 0.25 * 2**self._early_deaths)
+            self._restart_at = now + pause
+            log.error("process_died", process=self.name, exit_code=self.process.exitcode, restart_in_seconds=pause)
+        if now >= self._restart_at:
+            self.start()
+
+
+def supervise(children: Sequence[Child], stop: Connection) -> None:
+    """Keep the children alive until `stop` is readable."""
+    while not stop.poll(0):
+        for child in children:
+            child.keep_alive()
+        living = [child.process.sentinel for child in children if child.alive]
+        wait([stop, *living], None if len(living) == len(children) else 0.25)
+
+
+def stop_all(children: Sequence[Child]) -> None:
+    """Ask all children to end, receivers first; kill what does not."""
+    running = [child for child in children if child.alive]
+    for child in running:
+        child.process.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    for child in running:
+        child.process.join(max(0.0, deadline - time.monotonic()))
+        if child.alive:
+            log.warning("process_killed", process=child.name)
+            child.process.kill()
+            child.process.join()
+
+
+def receive(settings: Settings, on_ready: Callable[[], None]) -> None:
+    """Run one receiver."""
+    from thinfilm_gateway.dimse.server import serve_receiver
+
+    serve_receiver(settings, on_ready)
+
+
+def work(settings: Settings, on_ready: Callable[[], None]) -> None:
+    """Run the local worker."""
+    group, name = LOCAL_WORKER
+    (entry_point,) = importlib.metadata.entry_points(group=group, name=name)
+    run_workers = entry_point.load()
+    on_ready()
+    run_workers(settings)
+
+
+def _run(service: Service, settings: Settings, ready: Connection) -> None:
+    """Run the service of a child process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent asks us by SIGTERM
+    logs.configure(settings.log_level)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        service(settings, lambda: ready.send_bytes(b"ready"))
+    except Exception:
+        log.exception("process_failed", process=multiprocessing.current_process().name)
+        sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """Ask this process to stop when its parent is gone, even if killed: a new `serve` needs the port."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "Runs in a child process."
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)

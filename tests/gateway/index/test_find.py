@@ -1,0 +1,345 @@
+from typing import Any
+
+import pytest
+
+from support.received import QUIET, new_uid, raw_attributes, received, series_of, uids
+from thinfilm_gateway.index import archiving
+from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.derived import DERIVED_ATTRIBUTES
+from thinfilm_gateway.index.find import Query, Root, find
+from thinfilm_gateway.index.ingest import register_all
+from thinfilm_gateway.index.keys import KEY_ATTRIBUTES
+from thinfilm_gateway.index.levels import InvalidIdentifier, Level
+from thinfilm_gateway.index.locate import locate
+
+
+def ask(database: Database, level: Level, root: Root = Root.PATIENT, **keys: Any) -> list[dict[str, Any]]:
+    with database.reading() as session:
+        return [dict(match.values) for match in find(session, Query(level, root, keys, "THINFILM"))]
+
+
+def store(database: Database, *objects: Any) -> None:
+    register_all(database, list(objects), QUIET)
+
+
+def found(database: Database, keyword: str, value: Any, level: Level = Level.STUDY) -> set[str]:
+    """The Study IDs of what matches."""
+    return {match["StudyID"] for match in ask(database, level, StudyID="", **{keyword: value})}
+
+
+def test_every_level_answers_with_its_keys_and_those_above(database: Database) -> None:
+    batch = series_of(3, PatientSex="F", StudyDescription="Knee", SeriesNumber=4)
+    store(database, *batch)
+    study, series = str(batch[0].attributes.StudyInstanceUID), str(batch[0].attributes.SeriesInstanceUID)
+    assert ask(database, Level.PATIENT, PatientName="", PatientSex="") == [
+        {"PatientID": "P1", "PatientName": "Doe^Jane", "PatientSex": "F"}
+    ]
+    assert ask(database, Level.STUDY, Root.STUDY, StudyDescription="", PatientName="") == [
+        {"StudyInstanceUID": study, "StudyDescription": "Knee", "PatientName": "Doe^Jane"}
+    ]
+    assert ask(database, Level.SERIES, Modality="", SeriesNumber="", StudyInstanceUID=study) == [
+        {"PatientID": "P1", "StudyInstanceUID": study, "SeriesInstanceUID": series, "Modality": "CT", "SeriesNumber": 4}
+    ]
+    images = ask(database, Level.IMAGE, Rows="", NumberOfFrames="", SOPClassUID="")
+    assert {image["SOPInstanceUID"] for image in images} == set(uids(batch))
+    assert {(image["Rows"], image["NumberOfFrames"]) for image in images} == {(512, "")}
+
+
+def test_an_empty_index_answers_every_key_with_nothing(database: Database) -> None:
+    for level in Level:
+        assert ask(database, level, **dict.fromkeys([*KEY_ATTRIBUTES, *DERIVED_ATTRIBUTES, "Bogus"], "")) == []
+
+
+def test_counts_and_lists_are_of_what_lies_below(database: Database) -> None:
+    study = new_uid()
+    for modality, count in (("CT", 3), ("SR", 1), ("", 1)):
+        store(database, *series_of(count, StudyInstanceUID=study, Modality=modality))
+    store(database, received(SOPClassUID="1.2.3"))
+    counted = dict.fromkeys(DERIVED_ATTRIBUTES, "")
+    (patient,) = ask(database, Level.PATIENT, **counted)
+    assert [patient[f"NumberOfPatientRelated{what}"] for what in ("Studies", "Series", "Instances")] == [2, 4, 6]
+    (one,) = ask(database, Level.STUDY, **(counted | {"StudyInstanceUID": study}))
+    assert (one["NumberOfStudyRelatedSeries"], one["NumberOfStudyRelatedInstances"]) == (3, 5)
+    assert one["ModalitiesInStudy"] == ["CT", "SR"]
+    assert one["SOPClassesInStudy"] == ["1.2.840.10008.5.1.4.1.1.2"]
+    assert one["NumberOfPatientRelatedInstances"] == 6
+    series = ask(database, Level.SERIES, **(counted | {"StudyInstanceUID": study}))
+    assert sorted(one["NumberOfSeriesRelatedInstances"] for one in series) == [1, 1, 3]
+    assert {one["NumberOfStudyRelatedSeries"] for one in series} == {3}
+
+
+def test_a_study_matches_by_any_of_its_modalities_and_classes(database: Database) -> None:
+    for study_id, modalities in (("S1", ("CT", "SR")), ("S2", ("MR",)), ("S3", ("PT", "CT"))):
+        study = new_uid()
+        store(database, *[received(StudyID=study_id, StudyInstanceUID=study, Modality=one) for one in modalities])
+    store(database, received(StudyID="S4", Modality="XA", SOPClassUID="1.2.3"))
+    assert found(database, "ModalitiesInStudy", "CT") == {"S1", "S3"}
+    assert found(database, "ModalitiesInStudy", "MR\\SR") == {"S1", "S2"}
+    assert found(database, "ModalitiesInStudy", "?T") == {"S1", "S3"}
+    assert found(database, "SOPClassesInStudy", ["1.2.3", "1.2.4"]) == {"S4"}
+    assert found(database, "ModalitiesInStudy", "CT", Level.SERIES) == {"S1", "S3"}
+
+
+NAMES = {
+    "S1": "Müller^Jürgen^^Dr.",
+    "S2": "Yamada^Tarou=山田^太郎=やまだ^たろう",
+    "S3": "DOE^JANE^^^",
+    "S4": "Doe^Janet",
+    "S5": "O'Neil [x]%_*^?",
+    "S6": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "matches"),
+    [
+        ("muller^jurgen^^dr.", {"S1"}),
+        ("MÜLLER*", {"S1"}),
+        ("*jürgen*", {"S1"}),
+        ("doe^jane", {"S3"}),
+        ("Doe^Jane^", {"S3"}),
+        ("doe^jane*", {"S3", "S4"}),
+        ("doe^jane^*", {"S3"}),
+        ("doe^jane?", {"S4"}),
+        ("doe", set()),
+        ("doe^*", {"S3", "S4"}),
+        ("yamada^tarou", {"S2"}),
+        ("山田^*", {"S2"}),
+        ("やまだ*", {"S2"}),
+        ("yamada*=山田*", {"S2"}),
+        ("=山田*", {"S2"}),
+        ("yamada*=doe*", set()),
+        ("*=*", set(NAMES)),
+        ("*", set(NAMES)),
+        ("*^*", set(NAMES)),
+        ("", set(NAMES)),
+        ("?*", set(NAMES) - {"S6"}),
+        ("o'neil [x]%_*", {"S5"}),
+        ("o'neil [xy]*", set()),
+        ("o'neil*%*", {"S5"}),
+        ("doe^jane\\doe^janet", {"S3", "S4"}),
+        ("nobody\\*", set(NAMES)),
+    ],
+)
+def test_names_match_without_case_and_accents_by_component_group(
+    database: Database, key: str, matches: set[str]
+) -> None:
+    for study_id, name in NAMES.items():
+        raw = raw_attributes(SpecificCharacterSet=b"ISO_IR 192", PatientName=name.encode(), StudyID=study_id.encode())
+        raw.PatientID = study_id
+        store(database, received(dataset=raw))
+    assert found(database, "PatientName", key) == matches
+
+
+@pytest.mark.parametrize(
+    ("key", "matches"),
+    [
+        ("Knee left", {"S1"}),
+        ("knee left", set()),
+        ("Knee*", {"S1", "S2"}),
+        ("knee*", {"S3"}),
+        ("*LEFT", set()),
+        ("K?ee*", {"S1", "S2"}),
+        ("*%*", {"S4"}),
+        ("*[[]*", set()),
+        ("*[a-z]*", {"S4"}),
+        ("100% [a-z]_x", {"S4"}),
+        ("100__[a-z]_x", set()),
+        ("?", set()),
+        ("   ", {"S1", "S2", "S3", "S4", "S5"}),
+    ],
+)
+def test_other_text_matches_with_case(database: Database, key: str, matches: set[str]) -> None:
+    texts = ("Knee left", "Knee right", "knee both", "100% [a-z]_x", "")
+    for number, description in enumerate(texts, 1):
+        store(database, received(StudyID=f"S{number}", StudyDescription=description))
+    assert found(database, "StudyDescription", key) == matches
+
+
+@pytest.mark.parametrize(
+    ("key", "matches"),
+    [
+        ("20260504", {"S2", "S3"}),
+        ("2026.05.04", {"S2", "S3"}),
+        ("20260503-20260504", {"S1", "S2", "S3"}),
+        ("-20260503", {"S1"}),
+        ("20260504-", {"S2", "S3", "S4"}),
+        ("20260505 - 20260601", {"S4"}),
+        ("20260601-20260505", set()),
+        ("19000101-", {"S1", "S2", "S3", "S4"}),
+        ("-29991231", {"S1", "S2", "S3", "S4"}),
+        ("", {"S1", "S2", "S3", "S4", "S5", "S6"}),
+        ("*", {"S1", "S2", "S3", "S4", "S5", "S6"}),
+    ],
+)
+def test_dates_match_by_value_and_range(database: Database, key: str, matches: set[str]) -> None:
+    dates = (b"20260503", b"20260504", b"2026.05.04", b"20260505", b"", b"last week")
+    for number, date in enumerate(dates, 1):
+        dataset = raw_attributes(StudyDate=date, StudyID=b"S%d" % number)
+        store(database, received(dataset=dataset))
+    assert found(database, "StudyDate", key) == matches
+
+
+@pytest.mark.parametrize(
+    ("key", "matches"),
+    [
+        ("10", {"S1", "S2", "S3", "S4", "S5"}),
+        ("1030", {"S3", "S4", "S5"}),
+        ("103015", {"S4", "S5"}),
+        ("103015.5", {"S5"}),
+        ("103015.50", {"S5"}),
+        ("103015.51", set()),
+        ("-1029", {"S1", "S2"}),
+        ("1030-", {"S3", "S4", "S5", "S6"}),
+        ("1000-1030", {"S1", "S2", "S3", "S4", "S5"}),
+        ("10:30:15.4-10:30:15.6", {"S5"}),
+        ("235959-", {"S6"}),
+        ("", {"S1", "S2", "S3", "S4", "S5", "S6", "S7"}),
+    ],
+)
+def test_times_match_whatever_their_precision(database: Database, key: str, matches: set[str]) -> None:
+    times = (b"10", b"1015", b"1030", b"103015", b"10:30:15.500", b"235959.999999", b"soon")
+    for number, time in enumerate(times, 1):
+        store(database, received(dataset=raw_attributes(StudyTime=time, StudyID=b"S%d" % number)))
+    assert found(database, "StudyTime", key) == matches
+
+
+def test_numbers_match_as_numbers(database: Database) -> None:
+    for study_id, number in (("S1", b"007"), ("S2", b"7 "), ("S3", b"70"), ("S4", b"")):
+        store(database, received(dataset=raw_attributes(SeriesNumber=number, StudyID=study_id.encode())))
+    assert found(database, "SeriesNumber", "7", Level.SERIES) == {"S1", "S2"}
+    assert found(database, "SeriesNumber", "07\\70", Level.SERIES) == {"S1", "S2", "S3"}
+    assert found(database, "SeriesNumber", "99999999999999999", Level.SERIES) == set()
+    assert found(database, "Rows", "512", Level.IMAGE) == {"S1", "S2", "S3", "S4"}
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "sentence"),
+    [
+        ("StudyDate", "2026*", "StudyDate '2026\\*' is no date"),
+        ("StudyDate", "20260504-20260505-20260506", "is no date"),
+        ("StudyTime", "noon-", "StudyTime 'noon-' is no time"),
+        ("SeriesNumber", "1*", "SeriesNumber '1\\*' is no whole number"),
+        ("Modality", ["CT"] * 2000, "Modality has 2000 values; send at most 1000"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_before_the_first_match(
+    database: Database, keyword: str, value: str, sentence: str
+) -> None:
+    with database.reading() as session, pytest.raises(InvalidIdentifier, match=sentence):
+        find(session, Query(Level.IMAGE, Root.STUDY, {keyword: value}))
+
+
+def test_uids_match_as_they_are_and_in_lists_of_any_length(database: Database) -> None:
+    batch = [received() for _ in range(3)]
+    store(database, *batch)
+    studies = [str(one.attributes.StudyInstanceUID) for one in batch]
+    assert len(ask(database, Level.STUDY, StudyInstanceUID=studies[0])) == 1
+    assert len(ask(database, Level.STUDY, StudyInstanceUID="\\".join(studies[:2]))) == 2
+    assert ask(database, Level.STUDY, StudyInstanceUID="2.25.*") == []
+    many = [f"2.25.{number}" for number in range(70_000)]
+    assert len(ask(database, Level.STUDY, StudyInstanceUID=[*many, studies[2]])) == 1
+
+
+def test_a_key_of_an_upper_level_restricts_without_the_keys_between(database: Database) -> None:
+    store(database, *series_of(2), *series_of(3, PatientID="P2", PatientName="Roe^Richard"))
+    assert len(ask(database, Level.IMAGE, PatientName="roe*")) == 3
+    assert len(ask(database, Level.SERIES, PatientID="P1")) == 1
+
+
+def test_a_key_of_a_lower_level_restricts_and_is_not_answered(database: Database) -> None:
+    store(database, *series_of(2, StudyID="S1"), *series_of(2, StudyID="S2", Modality="MR", PatientID="P2"))
+    query = Query(Level.STUDY, Root.STUDY, {"Modality": "MR", "Rows": "512", "StudyID": ""})
+    assert query.unsupported == ("Modality", "Rows")
+    with database.reading() as session:
+        (match,) = find(session, query)
+    assert set(match.values) == {"StudyInstanceUID", "StudyID"}
+    assert match.values["StudyID"] == "S2"
+    assert ask(database, Level.PATIENT, Modality="MR", Rows="256") == []
+    assert [one["PatientID"] for one in ask(database, Level.PATIENT, Modality="MR")] == ["P2"]
+
+
+def test_lower_keys_must_match_on_the_same_series(database: Database) -> None:
+    study = new_uid()
+    store(database, received(StudyInstanceUID=study, Modality="CT", SeriesNumber=1))
+    store(database, received(StudyInstanceUID=study, Modality="MR", SeriesNumber=2))
+    assert len(ask(database, Level.STUDY, Modality="CT", SeriesNumber="1")) == 1
+    assert ask(database, Level.STUDY, Modality="CT", SeriesNumber="2") == []
+
+
+def test_keys_that_the_index_lacks_are_named_and_ignored(database: Database) -> None:
+    store(database, received())
+    keys = {
+        "QueryRetrieveLevel": "STUDY",
+        "SpecificCharacterSet": "ISO_IR 100",
+        "RequestAttributesSequence": "",
+        "Bogus": "x",
+    }
+    assert Query(Level.STUDY, Root.STUDY, keys).unsupported == ("RequestAttributesSequence", "Bogus")
+    assert len(ask(database, Level.STUDY, **keys)) == 1
+
+
+def test_the_study_root_has_no_patient_level() -> None:
+    with pytest.raises(InvalidIdentifier, match="no level PATIENT"):
+        Query(Level.PATIENT, Root.STUDY, {})
+
+
+def test_the_retrieve_ae_title_is_what_the_caller_says(database: Database) -> None:
+    store(database, received())
+    for level in Level:
+        (match,) = ask(database, level, RetrieveAETitle="")
+        assert match["RetrieveAETitle"] == "THINFILM"
+
+
+def test_what_cannot_be_retrieved_is_unavailable(database: Database) -> None:
+    batch = series_of(2)
+    store(database, *batch)
+    for quarantined, expected in ((0, "ONLINE"), (1, "UNAVAILABLE")):
+        with database.session() as session:
+            (located,) = locate(session, Level.IMAGE, {"SOPInstanceUID": batch[quarantined].sop_instance_uid})
+            archiving.quarantine(session, located.instance_pk, "It is damaged.")
+        for level in (Level.PATIENT, Level.STUDY, Level.SERIES):
+            assert ask(database, level, InstanceAvailability="")[0]["InstanceAvailability"] == expected
+    images = ask(database, Level.IMAGE, InstanceAvailability="")
+    assert [image["InstanceAvailability"] for image in images] == ["UNAVAILABLE"] * 2
+
+
+def test_further_revisions_are_not_found_nor_what_has_nothing_else(database: Database) -> None:
+    first = received(b"first", StudyID="S1")
+    elsewhere = received(b"moved", SOPInstanceUID=first.sop_instance_uid, PatientID="P2", StudyID="S2")
+    store(database, first, elsewhere)
+    for level in Level:
+        assert found(database, "PatientName", "Doe*", level) <= {"S1"} if level is not Level.PATIENT else True
+        assert len(ask(database, level)) == 1
+    assert ask(database, Level.STUDY, NumberOfStudyRelatedInstances="")[0]["NumberOfStudyRelatedInstances"] == 1
+    store(
+        database,
+        received(b"more", elsewhere.attributes),
+        received(StudyInstanceUID=elsewhere.attributes.StudyInstanceUID),
+    )
+    assert len(ask(database, Level.STUDY)) == 2
+
+
+def test_the_character_set_is_that_of_the_object_that_describes_the_entity(database: Database) -> None:
+    raw = raw_attributes(SpecificCharacterSet=b"ISO 2022 IR 6\\ISO 2022 IR 87", PatientName=b"\x1b$B;3ED\x1b(B^Taro")
+    store(database, received(dataset=raw))
+    for level in Level:
+        with database.reading() as session:
+            (match,) = find(session, Query(level, Root.PATIENT, {"PatientName": "山田*"}))
+        assert match.specific_character_set == "ISO 2022 IR 6\\ISO 2022 IR 87"
+        assert match.values["PatientName"] == "山田^Taro"
+
+
+def test_matches_are_streamed_and_can_be_left_early(database: Database) -> None:
+    store(database, *series_of(500))
+    with database.reading() as session:
+        matches = find(session, Query(Level.IMAGE, Root.STUDY, {}))
+        first = next(matches)
+        matches.close()  # type: ignore[attr-defined]
+        assert len(list(find(session, Query(Level.IMAGE, Root.STUDY, first.values)))) == 1  # type: ignore[arg-type]
+
+
+def test_text_that_no_database_holds_matches_nothing(database: Database) -> None:
+    store(database, received())
+    assert ask(database, Level.STUDY, PatientID="P\0" + "1", AccessionNumber="\udc80") == []
+    assert ask(database, Level.STUDY, PatientName="x" * 100_000 + "*") == []

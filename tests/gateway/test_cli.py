@@ -1,0 +1,172 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from support.part10_files import write_series
+from thinfilm_gateway import cli
+from thinfilm_gateway.config import ENVIRONMENT_PREFIX
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    output: str
+    errors: str
+
+    @property
+    def sentence(self) -> str:
+        """The one line on standard error."""
+        lines = self.errors.splitlines()
+        assert len(lines) == 1, self.errors
+        return lines[0]
+
+
+class Thinfilm:
+    """The command line, in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capsys = capsys
+        self._monkeypatch = monkeypatch
+
+    def __call__(self, *arguments: object) -> Ended:
+        self._monkeypatch.setattr(sys, "argv", ["thinfilm", *map(str, arguments)])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        status = caught.value.code
+        return Ended(0 if status is None else int(status), *self._capsys.readouterr())
+
+
+@pytest.fixture
+def thinfilm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Thinfilm:
+    for name in [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return Thinfilm(capsys, monkeypatch)
+
+
+COMMANDS = ("serve", "worker", "demo", "compress", "expand", "inspect", "status", "scrub", "reindex", "db", "bench")
+
+
+def test_help_names_every_command(thinfilm):
+    ended = thinfilm("--help")
+    assert ended.status == 0
+    assert [command for command in COMMANDS if f" {command} " not in ended.output] == []
+
+
+def test_the_module_runs_as_the_command_does():
+    command = [sys.executable, "-m", "thinfilm_gateway", "serve", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    for option in ("--data-dir", "--dicom-port", "--http-port", "--ae-title", "--config"):
+        assert option in done.stdout
+
+
+def test_a_wrong_command_line_ends_with_status_2(thinfilm):
+    assert thinfilm("serve", "--dicom-prt", "104").status == 2
+
+
+def test_a_wrong_setting_is_one_sentence_and_status_1(thinfilm):
+    ended = thinfilm("serve", "--dicom-port", "70000")
+    assert ended.status == 1
+    assert ended.sentence.startswith("thinfilm: The setting dicom_port on the command line is wrong")
+
+
+def test_an_unknown_key_of_the_file_is_one_sentence_and_status_1(thinfilm, tmp_path):
+    (tmp_path / "thinfilm.toml").write_text("dicom_prt = 104")
+    ended = thinfilm("serve", "--config", "thinfilm.toml")
+    assert ended.status == 1
+    assert ended.sentence.endswith("did you mean dicom_port.")
+
+
+def test_a_missing_file_is_one_sentence_that_names_it(thinfilm):
+    ended = thinfilm("inspect", "none.tfa")
+    assert ended.status == 1
+    assert "none.tfa: No such file or directory." in ended.sentence
+
+
+def test_an_error_that_nobody_foresaw_is_one_sentence_too(thinfilm, monkeypatch):
+    monkeypatch.setattr(cli.config, "load", lambda *given, **overrides: 1 // 0)
+    ended = thinfilm("status")
+    assert ended.status == 1
+    assert "ZeroDivisionError" in ended.sentence
+
+
+def test_interrupt_ends_with_status_130(thinfilm, monkeypatch):
+    def interrupt(*given: object, **overrides: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.config, "load", interrupt)
+    assert thinfilm("status").status == 130
+
+
+def test_compress_inspect_and_expand_give_the_documents_of_the_contract_and_the_files_back(thinfilm, tmp_path):
+    files = write_series(tmp_path / "series", 5)
+    compressed = json.loads(thinfilm("compress", "series", "-o", "series.tfa", "--json").output)
+    assert set(compressed) == {"files_in", "bytes_in", "archive_bytes", "model_hashes", "series"}
+    assert compressed["files_in"] == 5
+    assert compressed["bytes_in"] == sum(file.stat().st_size for file in files)
+    assert compressed["archive_bytes"] == (tmp_path / "series.tfa").stat().st_size
+    (series,) = compressed["series"]
+    assert set(series) == {
+        "series_instance_uid", "modality", "instances", "codec", "preset", "pixels",
+        "native_pixel_bytes", "coded_pixel_bytes", "bits_per_pixel", "encode_seconds",
+    }  # fmt: skip
+
+    inspected = json.loads(thinfilm("inspect", "series.tfa", "--json").output)
+    assert sorted(entry["name"] for entry in inspected["entries"]) == sorted(file.name for file in files)
+
+    expanded = json.loads(thinfilm("expand", "series.tfa", "-o", "back", "--json").output)
+    assert set(expanded) == {"instances", "verified", "pixels", "decode_seconds"}
+    assert expanded["verified"] == 5
+    for file in files:
+        assert (tmp_path / "back" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_for_people_compress_inspect_and_expand_speak_in_lines(thinfilm, tmp_path):
+    write_series(tmp_path / "series", 3)
+    assert "3 files in 1 series" in thinfilm("compress", "series", "-o", "series.tfa", "--codec", "jpegls").output
+    assert "jpegls" in thinfilm("inspect", "series.tfa").output
+    assert "3 of 3 files" in thinfilm("expand", "series.tfa", "-o", "back").output
+
+
+def test_an_unknown_codec_is_one_sentence_with_the_known_ones(thinfilm, tmp_path):
+    write_series(tmp_path / "series", 1)
+    ended = thinfilm("compress", "series", "-o", "series.tfa", "--codec", "jpegxxl")
+    assert ended.status == 1
+    assert "jpegxl" in ended.errors
+    assert not (tmp_path / "series.tfa").exists()
+
+
+def test_expand_of_a_damaged_container_writes_what_is_whole_and_ends_with_status_1(thinfilm, tmp_path):
+    write_series(tmp_path / "series", 1)
+    thinfilm("compress", "series", "-o", "series.tfa")
+    content = bytearray((tmp_path / "series.tfa").read_bytes())
+    content[len(content) // 4] ^= 0xFF
+    (tmp_path / "series.tfa").write_bytes(content)
+    ended = thinfilm("expand", "series.tfa", "-o", "back")
+    assert ended.status == 1
+    assert "damaged" in ended.errors
+    assert "Traceback" not in ended.errors
+
+
+def test_the_index_is_made_checked_and_told_of(thinfilm, tmp_path):
+    before = thinfilm("db", "check", "--data-dir", "data")
+    assert before.status == 1
+    assert thinfilm("db", "upgrade", "--data-dir", "data").status == 0
+    assert thinfilm("db", "check", "--data-dir", "data").status == 0
+    assert "nothing needs a hand" in thinfilm("status", "--data-dir", "data").output
+    document = json.loads(thinfilm("status", "--data-dir", "data", "--json").output)
+    assert document["instances"] == 0
+    assert document["problems"] == []
+
+
+def test_status_without_an_index_is_one_sentence(thinfilm):
+    ended = thinfilm("status", "--data-dir", "nowhere")
+    assert ended.status == 1
+    assert "cannot be used" in ended.sentence

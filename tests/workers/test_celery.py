@@ -1,0 +1,142 @@
+import datetime as dt
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from redis import Redis
+from sqlalchemy import update
+
+from support.datasets import ct_series, mr_series, structured_report
+from support.house import House
+from support.receiver import wait_until
+from support.servers import free_port, redis
+from thinfilm_gateway.config import Settings
+from thinfilm_gateway.dispatch import Broker, BrokerAway, Dispatcher, send_due
+from thinfilm_gateway.index.models import Job
+from thinfilm_workers.app import create_app
+from thinfilm_workers.jobs.sweep import sweep
+
+
+@pytest.fixture(scope="module")
+def broker_url() -> Iterator[str]:
+    """A Redis server of our own."""
+    with redis() as url:
+        yield url
+
+
+@pytest.fixture
+def house(build_house: Callable[..., House], broker_url: str) -> Iterator[House]:
+    """A house whose jobs go through an empty broker."""
+    with Redis.from_url(broker_url) as client:
+        client.flushall()
+    return build_house(broker_url=broker_url, log_level="warning")
+
+
+@contextmanager
+def _celery_worker(house: House) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker as the operations guide has it."""
+    command = [sys.executable, "-m", "celery", "--app", "thinfilm_workers.app", "worker"]
+    command += ["--queues", "compress.cpu,maintenance", "--concurrency", "1"]
+    environment = {**os.environ, **house.context.settings.to_environment()}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _flush(url: str) -> None:
+    with Redis.from_url(url) as client:
+        client.flushall()
+
+
+def _make_sent_long_ago(house: House) -> None:
+    with house.context.database.session() as session:
+        session.execute(update(Job).values(sent_at=dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)))
+
+
+def _await_archived(house: House) -> None:
+    wait_until(lambda: set(house.states()) == {"archived"}, "everything is archived")
+
+
+def test_celery_workers_do_the_jobs_and_a_wiped_broker_loses_none(house: House, broker_url: str) -> None:
+    lost, sent_later, dispatched = ct_series(3), mr_series(3), [structured_report()]
+    database = house.context.database
+    broker = Broker(broker_url)
+    house.receive(lost)
+    assert send_due(database, broker) == 1
+    _flush(broker_url)
+    with _celery_worker(house) as process:
+        assert send_due(database, broker) == 0, "it counts as sent"
+        _make_sent_long_ago(house)
+        sweep(house.context)
+        _await_archived(house)
+
+        _flush(broker_url)  # under the eyes of the worker, and of a sender that has declared its queues before
+        house.receive(sent_later)
+        assert send_due(database, broker) == 1
+        _await_archived(house)
+
+        dispatcher = Dispatcher(database, broker_url)
+        dispatcher.start()
+        house.receive(dispatched)
+        _await_archived(house)
+        dispatcher.stop()
+        assert not dispatcher.is_alive()
+
+        process.terminate()
+        assert process.wait(30) == 0
+    broker.close()
+    house.assert_archived([*lost, *sent_later, *dispatched])
+    assert {job.state for job in house.jobs()} == {"done"}
+
+
+def test_a_job_is_sent_once_until_it_may_have_been_lost(house: House, broker_url: str) -> None:
+    broker = Broker(broker_url)
+    house.receive(ct_series(2))
+    assert send_due(house.context.database, broker) == 1
+    assert send_due(house.context.database, broker) == 0
+    assert send_due(house.context.database, broker, resend_after=dt.timedelta(0)) == 1
+    with Redis.from_url(broker_url) as client:
+        assert client.llen("compress.cpu") == 2
+    broker.close()
+
+
+def test_a_job_that_is_not_due_is_not_sent(house: House, broker_url: str) -> None:
+    broker = Broker(broker_url)
+    house.receive(ct_series(1), quiet=dt.timedelta(hours=1))
+    assert send_due(house.context.database, broker) == 0
+    broker.close()
+
+
+def test_without_a_broker_jobs_wait_in_the_table_and_the_dispatcher_waits_for_it(house: House) -> None:
+    away = f"redis://127.0.0.1:{free_port()}/0"
+    house.receive(ct_series(1))
+    broker = Broker(away)
+    with pytest.raises(BrokerAway):
+        send_due(house.context.database, broker)
+    broker.close()
+    assert house.jobs()[0].sent_at is None
+    dispatcher = Dispatcher(house.context.database, away)
+    dispatcher.start()
+    dispatcher.join(0.2)
+    assert dispatcher.is_alive()
+    dispatcher.stop()
+
+
+def test_messages_carry_ids_only_and_outlive_the_longest_job() -> None:
+    app = create_app(Settings(broker_url="redis://127.0.0.1:1/0"))
+    assert app.conf.task_acks_late
+    assert app.conf.task_reject_on_worker_lost
+    assert app.conf.worker_prefetch_multiplier == 1
+    assert app.conf.broker_transport_options["visibility_timeout"] > app.conf.task_time_limit
+    assert app.conf.accept_content == ["json"]
+
+
+def test_no_module_of_the_workers_loads_torch() -> None:
+    program = "import sys, thinfilm_workers.tasks, thinfilm_workers.local; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,93 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.datasets import ct_series
+from support.house import House, flip_byte
+
+EMBEDDED = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+def _thinfilm(house: House, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, **house.context.settings.to_environment()}
+    command = [sys.executable, "-m", "thinfilm_gateway", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@EMBEDDED
+def test_scrub_tells_what_is_damaged_and_fails(house: House) -> None:
+    house.receive(ct_series(2))
+    house.work()
+    result = _thinfilm(house, "scrub", "--json")
+    assert (result.returncode, json.loads(result.stdout)["damages"]) == (0, [])
+
+    flip_byte(house.spool_path(house.instances()[0]), -1)
+    result = _thinfilm(house, "scrub", "--json")
+    assert result.returncode == 1
+    report = json.loads(result.stdout)
+    assert (report["dropped"], len(report["damages"])) == (1, 1)
+    assert report["damages"][0] in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@EMBEDDED
+def test_retry_brings_back_what_was_left_as_received(
+    build_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = build_house(max_attempts=1)
+    series = ct_series(2)
+    house.receive(series)
+
+    def full(key: str, source: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(house.context.store, "put", full)
+        house.work()
+    assert house.states() == ["as_received"] * 2
+
+    result = _thinfilm(house, "retry")
+    assert (result.returncode, result.stdout) == (0, "2 instances wait for compression again\n")
+    house.work()
+    house.assert_archived(series)
+
+
+@EMBEDDED
+def test_reindex_refuses_an_index_that_is_not_empty_and_rebuilds_one_that_was_moved_aside(
+    build_house: Callable[..., House], tmp_path: Path
+) -> None:
+    shutil.move(tmp_path / "index.sqlite", tmp_path / "data.sqlite")
+    house = build_house(database_url=f"sqlite:///{tmp_path / 'data.sqlite'}")
+    series = ct_series(3)
+    house.receive(series)
+    house.work()
+    result = _thinfilm(house, "reindex")
+    assert result.returncode == 1
+    assert "not empty" in result.stderr
+    assert "Traceback" not in result.stderr
+
+    house.context.database.dispose()
+    (tmp_path / "data.sqlite").rename(tmp_path / "aside.sqlite")
+    result = _thinfilm(house, "reindex", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == {"containers": 1, "instances": 3, "spool_copies": 3, "damages": []}
+    house.assert_archived(series)
+
+
+@EMBEDDED
+def test_a_command_without_an_index_says_so_and_makes_no_folders(house: House, tmp_path: Path) -> None:
+    for command in ("worker", "scrub", "retry"):
+        environment = {**os.environ, "THINFILM_DATA_DIR": str(tmp_path / "nowhere")}
+        result = subprocess.run(
+            [sys.executable, "-m", "thinfilm_gateway", command], env=environment, capture_output=True, text=True
+        )
+        assert result.returncode == 1
+        assert result.stderr.startswith("thinfilm: The index at ")
+        assert "Traceback" not in result.stderr
+    assert not (tmp_path / "nowhere").exists()
