@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_codecs.codec import Codec
-from thinfilm_codecs.errors import CorruptStream
+from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
 from thinfilm_codecs.lossless.neural import compiled, fitting, reference, references
 from thinfilm_codecs.lossless.neural.fitting import Sampler
 from thinfilm_codecs.lossless.neural.model import Model, shipped
@@ -76,7 +76,13 @@ class Neural(Codec):
         return -(-layout.frames // groups)
 
     def prepare(self, stack: PixelBlock) -> bytes:
-        """Fit the model to the stack. Raises UnsupportedPixels if its samples span more than 16 bits."""
+        """Fit the model to the stack.
+
+        Raises UnsupportedPixels if its samples span more than 16 bits, or where no kernel was built: numpy alone
+        decodes everything, but would take days to fit and to encode.
+        """
+        if not compiled.instruction_sets():
+            raise UnsupportedPixels("The neural codec encodes with its compiled kernel only, which was not built here.")
         model = shipped()
         values, (lag_a, lag_b) = _chosen(stack, self.frames_per_group(stack.layout), model)
         windows = _windows(stack, values, self.frames_per_group(stack.layout), _FIT_PIXELS)
