@@ -4,11 +4,12 @@ from thinfilm_codecs.codec import Codec
 from thinfilm_codecs.lossless.htj2k import HighThroughputJpeg2000
 from thinfilm_codecs.lossless.jpegls import JpegLs
 from thinfilm_codecs.lossless.jpegxl import JpegXl
+from thinfilm_codecs.lossless.neural import Neural
 from thinfilm_codecs.lossless.raw import Raw
 from thinfilm_codecs.lossless.zstd import Zstd
 
 _CODECS: dict[str, Codec] = {
-    codec.codec_id: codec for codec in (HighThroughputJpeg2000(), JpegLs(), JpegXl(), Raw(), Zstd())
+    codec.codec_id: codec for codec in (HighThroughputJpeg2000(), JpegLs(), JpegXl(), Neural(), Raw(), Zstd())
 }
 
 

@@ -48,11 +48,14 @@ def write_missing() -> None:
             if target.exists() or not codec.supports(block.layout):
                 continue
             try:
-                stream = codec.encode(block, codec.prepare(block))
+                parameters = codec.prepare(block)
+                stream = codec.encode(block, parameters)
             except UnsupportedPixels:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(stream)
+            if parameters:
+                target.with_suffix(".parameters").write_bytes(parameters)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,135 @@
+"""The kernel, called with checked arrays: the fast back end."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from thinfilm_codecs.lossless.neural import shape
+from thinfilm_codecs.lossless.neural.model import Linear, Model, Network
+from thinfilm_codecs.lossless.neural.planes import BIAS, PAD_LEFT, PAD_TOP, Geometry
+
+try:
+    from thinfilm_codecs.lossless.neural import _kernel
+except ImportError:  # built without a compiler: reference.py decodes all the same
+    _kernel = None  # type: ignore[assignment, unused-ignore]
+
+Planes = npt.NDArray[np.int16]
+Index = npt.NDArray[np.int64]
+
+
+def instruction_sets() -> list[str]:
+    """Return the names of the kernels that run here, fastest first; empty if the kernel was not built."""
+    return _kernel.instruction_sets() if _kernel else []
+
+
+@lru_cache(maxsize=1)
+def _fastest() -> str:
+    return instruction_sets()[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The padded planes of a group, and the linear stage's errors in planes of the same shape."""
+
+    geometry: Geometry
+    samples: Planes
+    errors: Planes
+
+    def __post_init__(self) -> None:
+        g = self.geometry
+        wanted = (g.frames, g.plane // g.pitch, g.pitch)
+        for planes in (self.samples, self.errors):
+            if planes.shape != wanted or planes.dtype != np.int16 or not planes.flags.c_contiguous:
+                raise ValueError(f"The planes of this group are int16 of shape {wanted}.")
+
+
+def _common(group: Group, linear: Linear, kernel: str | None) -> tuple[object, ...]:
+    g = group.geometry
+    geometry = (g.frames, g.rows, g.columns, g.lag_a, g.lag_b, g.maximum, g.pitch, g.plane)
+    return (
+        kernel or _fastest(),
+        geometry,
+        group.samples,
+        group.errors,
+        np.ascontiguousarray(linear.activity_thresholds, np.uint8),
+        np.ascontiguousarray(linear.consistency_thresholds, np.uint8),
+        np.ascontiguousarray(linear.coefficients, np.int16),
+    )
+
+
+def _checked(group: Group, index: Index) -> Index:
+    g = group.geometry
+    if index.size and (index.min() < 0 or index.max() >= g.frames * g.rows * g.columns):
+        raise ValueError("An index lies outside the group.")
+    return np.ascontiguousarray(index, np.int64)
+
+
+def predict(group: Group, linear: Linear, kernel: str | None = None) -> None:
+    """Fill the group's errors with those of the linear stage."""
+    _kernel.predict(*_common(group, linear, kernel))
+
+
+def taps(group: Group, linear: Linear, index: Index) -> tuple[npt.NDArray[np.int16], ...]:
+    """Return (taps, targets, classes) of the pixels at flat indices: (n, TAPS), (n), (n)."""
+    n = len(index)
+    found = np.empty((n, shape.TAPS), np.int16), np.empty(n, np.int32), np.empty(n, np.int32)
+    _kernel.taps(_common(group, linear, None), _checked(group, index), *found)
+    return found  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What the network sees of n pixels, and the samples it should have expected.
+
+    inputs: (n, INPUTS) of 1 to 127. means: sixteenths, biased. scales: 32 times the expected error.
+    flats: 0, or 1 (a surprise) or 2 where everything around the pixel is equal.
+    """
+
+    inputs: npt.NDArray[np.uint8]
+    means: npt.NDArray[np.int32]
+    scales: npt.NDArray[np.int32]
+    flats: npt.NDArray[np.int32]
+    targets: npt.NDArray[np.int16]
+
+
+def inputs(group: Group, linear: Linear, index: Index, kernel: str | None = None) -> Inputs:
+    """Return the network's inputs of the pixels at flat indices; the errors must have been predicted."""
+    n, g = len(index), group.geometry
+    batch = np.empty((n, shape.INPUTS), np.uint8)
+    means, scales, flats = (np.empty(n, np.int32) for _ in range(3))
+    _kernel.inputs(_common(group, linear, kernel), _checked(group, index), batch, means, scales, flats)
+    frame, within = np.divmod(index, g.rows * g.columns)
+    row, column = np.divmod(within, g.columns)
+    targets = group.samples[frame, row + PAD_TOP, column + PAD_LEFT]
+    return Inputs(batch, means, scales, flats, targets)
+
+
+def _arrays(network: Network, model: Model) -> tuple[bytes, ...]:
+    biases = [bias.astype(np.int32) for bias in network.biases]
+    biases[0] = biases[0] - 64 * network.weights[0].astype(np.int32).sum(1, dtype=np.int32)
+    return (
+        b"".join(np.ascontiguousarray(w, np.int8).tobytes() for w in network.weights),
+        b"".join(b.tobytes() for b in biases),
+        model.exponential.astype(np.uint16).tobytes() + bytes(4),
+        model.curves.astype(np.uint16).tobytes() + bytes(4),
+    )
+
+
+def encode(group: Group, linear: Linear, network: Network, model: Model, kernel: str | None = None) -> bytes:
+    """Return the entropy-coded samples of a group; fills its errors."""
+    predict(group, linear, kernel)
+    stream: bytes = _kernel.code(_common(group, linear, kernel), *_arrays(network, model), None)
+    return stream
+
+
+def decode(
+    stream: bytes, geometry: Geometry, linear: Linear, network: Network, model: Model, kernel: str | None = None
+) -> Planes | None:
+    """Return the padded samples of a group, or None if the stream is not one of such a group."""
+    group = Group(geometry, geometry.empty(-BIAS), geometry.empty(0))
+    if len(stream) % 4:
+        return None
+    decoded = _kernel.code(_common(group, linear, kernel), *_arrays(network, model), stream)
+    return group.samples if decoded else None

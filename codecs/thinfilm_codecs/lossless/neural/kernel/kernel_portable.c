@@ -1,0 +1,5 @@
+/* The inner loops for portable. */
+#include "kernel.h"
+#include "kernel.inl"
+#include "code.inl"
+const Kernel kernel_portable = {predict, taps, inputs, code};

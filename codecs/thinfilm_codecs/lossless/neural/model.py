@@ -1,0 +1,124 @@
+"""The shipped model: the network, the linear stage's prior and the tables, all integers, named by their content."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from thinfilm_codecs.lossless.neural import shape
+
+Int8 = npt.NDArray[np.int8]
+Int16 = npt.NDArray[np.int16]
+Int32 = npt.NDArray[np.int32]
+UInt8 = npt.NDArray[np.uint8]
+UInt16 = npt.NDArray[np.uint16]
+
+LAYER_SHAPES = (
+    (shape.HIDDEN_1, shape.INPUTS),
+    (shape.HIDDEN_2, shape.HIDDEN_1),
+    (shape.OUTPUTS, shape.HIDDEN_2),
+)
+
+CURRENT = "68ae648ae161628c200c3a30f84cd5ee"
+"""Identity of the model that encoders use; older ones stay in `models`, since streams name them."""
+
+_LARGEST_SUM = 2**24
+"""Every sum of the network stays below this, so that float32 arithmetic of integers is exact too."""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Three layers of int8 weights (out, in) and int32 biases (out); the first layer's inputs are centred on 64."""
+
+    weights: tuple[Int8, Int8, Int8]
+    biases: tuple[Int32, Int32, Int32]
+
+    def __post_init__(self) -> None:
+        for weights, biases, layer_shape in zip(self.weights, self.biases, LAYER_SHAPES, strict=True):
+            if weights.shape != layer_shape or biases.shape != layer_shape[:1]:
+                raise ValueError(f"A layer of the network has the shape {weights.shape}; {layer_shape} is right.")
+            reach = np.abs(weights.astype(np.int64)).sum(1) * (127 + 64) + np.abs(biases.astype(np.int64))
+            if reach.max() >= _LARGEST_SUM:
+                raise ValueError("The network's sums could pass 2^24.")
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """The linear stage: what parts pixels into classes, and the coefficients (CLASSES, TAPS) in units of 2^-12."""
+
+    activity_thresholds: UInt8
+    consistency_thresholds: UInt8
+    coefficients: Int16
+
+    def __post_init__(self) -> None:
+        if (
+            self.activity_thresholds.shape != (shape.ACTIVITY_CLASSES - 1,)
+            or self.consistency_thresholds.shape != (shape.CONSISTENCY_CLASSES - 1,)
+            or self.coefficients.shape != (shape.CLASSES, shape.TAPS)
+        ):
+            raise ValueError("The linear stage has arrays of wrong shapes.")
+        if np.abs(self.coefficients.astype(np.int64)).sum(1).max() > 32767:
+            raise ValueError("The linear stage's sums could pass 2^30.")
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A shipped model.
+
+    identity: first 16 bytes of the SHA-256 of all its arrays.
+    exponential: (256,) round(2^14 exp(-i / 16)).
+    curves: (COMPONENTS, CURVE) distribution functions in units of 1 / 65535, at eighths of a bin.
+    scales: (COMPONENTS,) the scale of each curve in bins; only fitting needs it.
+    """
+
+    identity: bytes
+    network: Network
+    linear: Linear
+    exponential: UInt16
+    curves: UInt16
+    scales: npt.NDArray[np.float64]
+
+
+def from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> Model:
+    """Return the model of these arrays. Raises ValueError if they make none."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    curves = arrays["curves"]
+    if curves.shape != (shape.COMPONENTS, shape.CURVE) or (np.diff(curves.astype(np.int64)) < 0).any():
+        raise ValueError("A curve of the model falls, or there are too few.")
+    return Model(
+        digest.digest()[:16],
+        Network(
+            (arrays["weights_1"], arrays["weights_2"], arrays["weights_3"]),
+            (arrays["biases_1"], arrays["biases_2"], arrays["biases_3"]),
+        ),
+        Linear(arrays["activity_thresholds"], arrays["consistency_thresholds"], arrays["coefficients"]),
+        arrays["exponential"],
+        curves,
+        arrays["scales"],
+    )
+
+
+@lru_cache(maxsize=4)
+def named(identity: bytes) -> Model:
+    """Return the shipped model of this identity. Raises KeyError if there is none."""
+    file = resources.files(__package__).joinpath("models", f"{identity.hex()}.npz")
+    if not file.is_file():
+        raise KeyError(f"No model of the neural codec is called {identity.hex()}.")
+    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+        model = from_arrays({name: arrays[name] for name in arrays.files})
+    if model.identity != identity:
+        raise ValueError(f"The model file {identity.hex()}.npz is damaged.")
+    return model
+
+
+def shipped() -> Model:
+    """Return the model that encoders use today."""
+    return named(bytes.fromhex(CURRENT))

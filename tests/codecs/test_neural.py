@@ -1,0 +1,225 @@
+"""The neural codec: exact on every kernel, equal to its specification, and never fooled by damaged bytes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support import codec_goldens
+from thinfilm_codecs.blocks import PixelBlock
+from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
+from thinfilm_codecs.lossless.neural import Neural, Preset, compiled, reference
+from thinfilm_codecs.lossless.neural.model import Linear, Network, shipped
+from thinfilm_codecs.lossless.neural.parameters import BIAS_STEPS, Parameters, pack, unpack
+from thinfilm_codecs.lossless.neural.planes import Geometry, padded, unpadded
+from thinfilm_codecs.lossless.neural.values import ValueMap
+from thinfilm_codecs.lossless.sealed import seal, unseal
+
+FAST = Neural(Preset.FAST)
+GOLDEN = Path(__file__).parent / "golden" / "neural"
+
+
+def volume(shape: tuple[int, int, int], noise: float = 3.0, seed: int = 0) -> np.ndarray:
+    """A smooth volume with noise, a background of one value and an edge."""
+    random = np.random.default_rng(seed)
+    z, y, x = np.indices(shape)
+    samples = 300 + 80 * np.sin(x / 7) + 60 * np.cos(y / 9 + z / 5) + random.normal(0, noise, shape)
+    samples[(x - shape[2] / 2) ** 2 + (y - shape[1] / 2) ** 2 > (shape[2] / 2.2) ** 2] = 0
+    return samples.clip(0, 4095).astype(np.uint16)
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> tuple[np.ndarray, Geometry]:
+    frames, rows, columns = (draw(st.integers(1, top)) for top in (4, 14, 14))
+    lags = draw(st.sampled_from(((0, 0), (1, 2), (2, 1), (3, 0), (1, 0), (0, 2))))
+    top = draw(st.sampled_from((0, 1, 7, 255, 4095, 65535)))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    values = random.integers(0, top, (frames, rows, columns), endpoint=True)
+    if draw(st.booleans()):
+        values = np.sort(values, axis=draw(st.integers(0, 2)))
+    if draw(st.booleans()):
+        values[:, :, : columns // 2] = top // 2
+    return values.astype(np.uint16), Geometry(frames, rows, columns, *lags, top)
+
+
+def test_this_machine_has_a_compiled_kernel() -> None:
+    assert "portable" in compiled.instruction_sets()
+
+
+@settings(max_examples=60, deadline=None)
+@given(group=groups())
+def test_every_kernel_codes_exactly_as_the_specification_does(group: tuple[np.ndarray, Geometry]) -> None:
+    values, geometry = group
+    model = shipped()
+    stream = reference.encode(values, geometry, model.linear, model.network, model)
+    decoded = reference.decode(stream, geometry, model.linear, model.network, model)
+    assert decoded is not None
+    assert np.array_equal(unpadded(decoded, geometry), values)
+    for kernel in compiled.instruction_sets():
+        planes = compiled.Group(geometry, padded(values, geometry), geometry.empty(0))
+        assert compiled.encode(planes, model.linear, model.network, model, kernel) == stream
+        found = compiled.decode(stream, geometry, model.linear, model.network, model, kernel)
+        assert found is not None
+        assert np.array_equal(found, decoded)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32"])
+@pytest.mark.parametrize("kind", ["constant", "ramp", "noise", "sparse", "extremes", "volume"])
+def test_samples_of_every_type_come_back(dtype: str, kind: str) -> None:
+    limits, shape = np.iinfo(dtype), (3, 33, 40)
+    low, high = max(limits.min, -1000), min(limits.max, 3000)
+    random = np.random.default_rng(1)
+    samples = {
+        "constant": np.full(shape, low),
+        "ramp": np.arange(np.prod(shape)).reshape(shape) % (high - low) + low,
+        "noise": random.integers(low, high, shape),
+        "sparse": random.integers(0, 12, shape) * 9 + low // 2,
+        "extremes": random.choice([low, high], shape),
+        "volume": volume(shape).astype(np.int64) // 8,
+    }[kind]
+    block = PixelBlock(samples.clip(limits.min, limits.max).astype(dtype), 16)
+    parameters = FAST.prepare(block)
+    decoded = FAST.decode(FAST.encode(block, parameters), block.layout, parameters)
+    assert decoded.dtype == block.samples.dtype
+    assert np.array_equal(decoded, block.samples)
+
+
+def test_colour_comes_back() -> None:
+    samples = np.stack([volume((2, 30, 31)) // 2, volume((2, 30, 31), seed=1) // 3, volume((2, 30, 31))], 3)
+    block = PixelBlock(samples.astype(np.uint16), 16)
+    parameters = FAST.prepare(block)
+    assert np.array_equal(FAST.decode(FAST.encode(block, parameters), block.layout, parameters), samples)
+
+
+def test_a_stack_in_groups_comes_back_and_each_group_alone() -> None:
+    block = PixelBlock(volume((45, 64, 60)), 12)
+    codec = Neural()
+    parameters = codec.prepare(block)
+    for first in (0, 20, 40):
+        group = block.frames(first, 20)
+        stream = codec.encode(group, parameters)
+        assert np.array_equal(codec.decode(stream, group.layout, parameters), group.samples)
+
+
+def test_fitting_makes_a_noisy_volume_smaller_than_the_shipped_model_alone() -> None:
+    block = PixelBlock(volume((20, 128, 120), noise=12), 12)
+    sizes = []
+    for preset in (Preset.FAST, Preset.DEFAULT):
+        codec = Neural(preset)
+        parameters = codec.prepare(block)
+        sizes.append(len(parameters) + len(codec.encode(block, parameters)))
+    assert sizes[1] <= sizes[0] * 1.002
+
+
+def test_a_range_beyond_16_bits_is_refused() -> None:
+    block = PixelBlock(np.array([[[0, 70000]] * 40] * 2, np.int32).repeat(20, 2), 32)
+    with pytest.raises(UnsupportedPixels, match="16 bits"):
+        FAST.prepare(block)
+
+
+def test_a_group_of_another_stack_is_refused() -> None:
+    parameters = FAST.prepare(PixelBlock(volume((2, 40, 40)), 12))
+    with pytest.raises(UnsupportedPixels):
+        FAST.encode(PixelBlock(np.full((2, 40, 40), 60000, np.uint16), 16), parameters)
+
+
+def _mutations(data: bytes, random: np.random.Generator, count: int) -> list[bytes]:
+    found = []
+    for _ in range(count):
+        changed = bytearray(data)
+        kind, at = random.integers(0, 4), int(random.integers(0, len(data)))
+        if kind == 0:
+            changed[at] ^= 1 << int(random.integers(0, 8))
+        elif kind == 1:
+            del changed[at:]
+        elif kind == 2:
+            changed += random.bytes(int(random.integers(1, 9)))
+        else:
+            other = int(random.integers(0, len(data)))
+            changed[at : at + 16] = data[other : other + 16]
+        if bytes(changed) != data:
+            found.append(bytes(changed))
+    return found
+
+
+def test_damaged_streams_are_refused_even_behind_a_right_checksum() -> None:
+    block = PixelBlock(volume((2, 40, 44)), 12)
+    parameters = FAST.prepare(block)
+    stream = FAST.encode(block, parameters)
+    random = np.random.default_rng(7)
+    for damaged in _mutations(stream, random, 500):
+        with pytest.raises(CorruptStream):
+            FAST.decode(damaged, block.layout, parameters)
+    outcomes = 0
+    for payload in _mutations(unseal(stream), random, 1500):
+        try:
+            decoded = FAST.decode(seal(payload), block.layout, parameters)
+        except CorruptStream:
+            outcomes += 1
+        else:
+            assert decoded.shape == block.samples.shape
+    assert outcomes > 1400
+
+
+def test_damaged_parameters_never_crash_the_decoder() -> None:
+    block = PixelBlock(volume((2, 40, 44), noise=20) // 3 * 7, 12)
+    codec = Neural()
+    parameters = codec.prepare(block)
+    stream = codec.encode(block, parameters)
+    for damaged in _mutations(parameters, np.random.default_rng(8), 150):
+        try:
+            codec.decode(stream, block.layout, damaged)
+        except CorruptStream:
+            continue
+
+
+@pytest.mark.parametrize("name", sorted(codec_goldens.blocks()))
+def test_golden_streams_decode_for_ever(name: str) -> None:
+    block = codec_goldens.blocks()[name]
+    target = GOLDEN / f"{name}.bin"
+    if not FAST.supports(block.layout) or block.samples.dtype.itemsize == 4:
+        assert not target.exists()
+        return
+    parameters = (GOLDEN / f"{name}.parameters").read_bytes()
+    stream = target.read_bytes()
+    assert np.array_equal(FAST.decode(stream, block.layout, parameters), block.samples)
+
+
+def moved_parameters() -> bytes:
+    """Parameters with another linear stage, network and levels, by whole-number arithmetic."""
+    model = shipped()
+    coefficients = model.linear.coefficients.astype(np.int64)
+    coefficients += (np.arange(coefficients.size).reshape(coefficients.shape) % 5 - 2) * 8
+    linear = Linear(
+        model.linear.activity_thresholds + np.uint8(2),
+        model.linear.consistency_thresholds,
+        coefficients.astype(np.int16),
+    )
+    weights = [
+        np.clip(w.astype(np.int64) + np.arange(w.size).reshape(w.shape) % 7 // 3 - 1, -127, 127).astype(np.int8)
+        for w in model.network.weights
+    ]
+    biases = [
+        (b + step * (np.arange(b.size) % 3 - 1)).astype(np.int32)
+        for b, step in zip(model.network.biases, BIAS_STEPS, strict=True)
+    ]
+    network = Network((weights[0], weights[1], weights[2]), (biases[0], biases[1], biases[2]))
+    levels = np.unique(codec_goldens.blocks()["ct"].samples.astype(np.int64))
+    values = ValueMap(int(levels[0]), len(levels) - 1, (levels - levels[0]).astype(np.uint16))
+    return pack(Parameters(model, values, 1, 2, linear, network, 8))
+
+
+def test_a_golden_stream_of_a_fitted_model_decodes_for_ever() -> None:
+    block = codec_goldens.blocks()["ct"]
+    parameters = (GOLDEN / "moved.parameters").read_bytes()
+    assert np.array_equal(FAST.decode((GOLDEN / "moved.bin").read_bytes(), block.layout, parameters), block.samples)
+
+
+def test_parameters_say_what_was_packed() -> None:
+    data = moved_parameters()
+    assert pack(unpack(data)) == data
+    for length in range(0, len(data), 97):
+        with pytest.raises(CorruptStream):
+            unpack(data[:length])
