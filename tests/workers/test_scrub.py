@@ -6,9 +6,9 @@ from support.datasets import ct_series, one_of_each
 from support.house import House, flip_byte
 from thinfilm_gateway.archive.container.format import FRAMES, LITERALS, MANIFEST
 from thinfilm_gateway.archive.container.reader import sections
+from thinfilm_gateway.archive.store import StorageAway
 from thinfilm_gateway.index.states import InstanceState
 from thinfilm_workers.jobs.scrub import Finding, decide, scrub
-from thinfilm_workers.proof import StorageAway
 
 
 def _flip_section(house: House, kind: bytes) -> None:

@@ -6,10 +6,7 @@ from collections.abc import Iterable
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import Container
 from thinfilm_gateway.archive.spool import Spool
-
-
-class StorageAway(Exception):
-    """All objects of a store are gone at once: nothing that is missing there may be called lost."""
+from thinfilm_gateway.archive.store import check_mounted
 
 
 def entry_sha256(container: Container, entry: int | None) -> str | None:
@@ -41,17 +38,9 @@ def spool_damage(spool: Spool, name: str, dataset_offset: int, sha256: str) -> s
             file.seek(dataset_offset)
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
-        if _is_empty(spool):
-            raise StorageAway("The spool is empty although objects should lie in it; is its volume mounted?") from None
+        check_mounted(spool.names(), "spool")
         return "The spool file is missing."
     return None if found == sha256 else "The spool file no longer has the bytes that were received."
-
-
-def _is_empty(spool: Spool) -> bool:
-    try:
-        return next(spool.names(), None) is None
-    except FileNotFoundError:  # not even its folders are there
-        return True
 
 
 def _sha256(parts: Iterable[bytes]) -> str:

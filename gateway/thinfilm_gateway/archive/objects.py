@@ -16,7 +16,7 @@ from thinfilm_gateway.archive.container.cache import FrameCache
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import Container, open_container
 from thinfilm_gateway.archive.spool import Spool
-from thinfilm_gateway.archive.store import ObjectStore, RangeReader
+from thinfilm_gateway.archive.store import ObjectStore, RangeReader, StorageAway, check_mounted
 
 _LARGE_OBJECT_BYTES = 64 * 1024**2
 _OPEN_CONTAINERS = 16
@@ -89,9 +89,10 @@ class ObjectReader:
         """Return the data set, its SHA-256 checked.
 
         The spool is read first; if its copy is gone or damaged, the container. Raises IntegrityError if neither has
-        the bytes, OSError if they cannot be had now.
+        the bytes, StorageAway or OSError if they cannot be had now.
         """
         damages: list[str] = []
+        away: StorageAway | None = None
         for read in (self._read_spool, self._read_container):
             try:
                 return Fetched(read(location), tuple(damages))
@@ -99,6 +100,10 @@ class ObjectReader:
                 continue
             except (_Damaged, DamagedContainer) as error:
                 damages.append(str(error))
+            except StorageAway as error:
+                away = error
+        if away is not None:  # the copy there may be good, whatever became of the other one
+            raise away
         raise IntegrityError(" ".join(damages) or "The object has no copy.")
 
     def close(self) -> None:
@@ -116,6 +121,7 @@ class ObjectReader:
                     file.seek(location.dataset_offset)
                     dataset = memoryview(file.read(location.dataset_bytes + 1))
         except FileNotFoundError:
+            check_mounted(self._spool.names(), "spool")
             raise _Damaged("The spool copy is missing.") from None
         if len(dataset) != location.dataset_bytes or hashlib.sha256(dataset).hexdigest() != location.sha256:
             raise _Damaged("The spool copy does not have the SHA-256 of what was received.")
@@ -159,7 +165,10 @@ class _OpenContainers:
 
     @contextmanager
     def lease(self, key: str) -> Iterator[Container]:
-        """Give the container of this key, open at least as long as the block runs. Raises DamagedContainer, OSError."""
+        """Give the container of this key, open at least as long as the block runs.
+
+        Raises DamagedContainer, StorageAway, OSError.
+        """
         with self._lock:
             found = self._open.get(key)
             if found is None:
@@ -187,6 +196,7 @@ class _OpenContainers:
         try:
             reader = self._store.open(key)
         except FileNotFoundError:
+            check_mounted(self._store.keys(), "archive")
             raise _Damaged("The container is missing.") from None
         try:
             return reader, open_container(reader, key, self._cache)

@@ -14,6 +14,20 @@ from typing import Protocol, Self
 _KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{32}\.tfa")
 
 
+class StorageAway(Exception):
+    """All objects of a store are gone at once: nothing that is missing there may be called lost."""
+
+
+def check_mounted(names: Iterator[str], place: str) -> None:
+    """Raise StorageAway if `names`, those of all objects of a store in which one is missing, are none at all."""
+    try:
+        empty = next(names, None) is None
+    except FileNotFoundError:  # not even its folder is there
+        empty = True
+    if empty:
+        raise StorageAway(f"The {place} is empty although objects should lie in it; is its volume mounted?")
+
+
 class RangeReader(Protocol):
     """An object opened for reads of byte ranges; many threads may read at a time."""
 

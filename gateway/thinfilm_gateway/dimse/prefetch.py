@@ -13,6 +13,7 @@ from typing import Self
 import structlog
 
 from thinfilm_gateway.archive.objects import Fetched, IntegrityError, ObjectReader, map_file
+from thinfilm_gateway.archive.store import StorageAway
 from thinfilm_gateway.archive.transcode import CannotTranscode, write_native
 from thinfilm_gateway.dimse.suboperations import NoContext, StoreContext, choose_context
 from thinfilm_gateway.index import archiving, audit
@@ -74,22 +75,26 @@ class Preparer:
             with fetched:
                 native = self._transcode(fetched.dataset, instance.transfer_syntax_uid, context.transfer_syntax_uid)
             return Ready(instance, context.context_id, native)
-        except (NoContext, CannotTranscode, IntegrityError, OSError) as error:
+        except (NoContext, CannotTranscode, IntegrityError, StorageAway, OSError) as error:
             return Unsendable(instance, str(error))
         except Exception:  # of one object: the others still go
             log.exception("object_not_prepared", sop_instance_uid=instance.sop_instance_uid)
             return Unsendable(instance, "The object could not be prepared.")
 
     def _fetch(self, instance: InstanceLocation) -> Fetched:
-        """Fetch an object. Raises IntegrityError, with the instance quarantined, if no good copy is left; OSError."""
+        """Fetch an object.
+
+        Raises IntegrityError, with the instance quarantined, if no good copy is left; StorageAway, OSError.
+        """
         try:
             fetched = self._objects.fetch(instance.location)
-        except IntegrityError as error:
+        except (IntegrityError, StorageAway) as error:
             # It may have moved since it was located: from the spool to a container, or to a healed copy.
             with self._database.reading() as session:
                 moved = locate_instance(session, instance.instance_pk)
             if moved is None or moved.location == instance.location:
-                self._quarantine(instance, str(error))
+                if isinstance(error, IntegrityError):
+                    self._quarantine(instance, str(error))
                 raise
             fetched = self._objects.fetch(moved.location)
         for damage in fetched.damages:

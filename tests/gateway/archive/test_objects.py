@@ -14,7 +14,7 @@ from thinfilm_gateway.archive import part10
 from thinfilm_gateway.archive.container.pack import Source, pack
 from thinfilm_gateway.archive.objects import IntegrityError, ObjectLocation, ObjectReader
 from thinfilm_gateway.archive.spool import Spool
-from thinfilm_gateway.archive.store import FolderStore, new_key
+from thinfilm_gateway.archive.store import FolderStore, StorageAway, new_key
 
 CODECS = ("jpegls", "zstd", "raw")
 
@@ -154,6 +154,7 @@ def test_a_spool_copy_of_another_length_is_damaged(archive: Archive, series: lis
 
 def test_an_object_without_any_copy_is_an_integrity_error(archive: Archive, series: list[EncodedDataSet]):
     spooled = archive.receive(series[0])
+    archive.compress([archive.receive(series[1])])  # neither spool nor archive is empty
     archive.spool.remove(str(spooled.spool_name))
     with pytest.raises(IntegrityError, match="missing"):
         archive.reader().fetch(spooled)
@@ -161,6 +162,37 @@ def test_an_object_without_any_copy_is_an_integrity_error(archive: Archive, seri
         archive.reader().fetch(replace(spooled, spool_name=None))
     with pytest.raises(IntegrityError, match="container is missing"):
         archive.reader().fetch(replace(spooled, spool_name=None, container_key=new_key(), container_entry=0))
+
+
+@pytest.mark.parametrize("place", ["spool", "archive"])
+@pytest.mark.parametrize("mount_point", [True, False], ids=["empty", "absent"])
+def test_an_object_is_not_called_lost_while_all_of_its_store_is_away(
+    archive: Archive, series: list[EncodedDataSet], place: str, mount_point: bool
+):
+    spooled = archive.receive(series[0])
+    location = spooled if place == "spool" else replace(archive.compress([spooled])[0], spool_name=None)
+    folder = archive.folder / place
+    aside = folder.rename(archive.folder / "aside")
+    if mount_point:
+        folder.mkdir()
+    reader = archive.reader()
+    with pytest.raises(StorageAway, match=f"The {place} is empty .* mounted"):
+        reader.fetch(location)
+    if mount_point:
+        folder.rmdir()
+    aside.rename(folder)
+    assert digest(reader, location) == location.sha256
+    reader.close()
+
+
+def test_an_object_with_one_damaged_copy_is_not_called_lost_while_the_other_store_is_away(
+    archive: Archive, series: list[EncodedDataSet]
+):
+    (archived,) = archive.compress([archive.receive(series[0])])
+    archive.damage_spool(archived)
+    (archive.folder / "archive").rename(archive.folder / "aside")
+    with pytest.raises(StorageAway):
+        archive.reader().fetch(archived)
 
 
 @pytest.mark.parametrize("entry", [1, 6])

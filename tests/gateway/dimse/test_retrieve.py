@@ -453,6 +453,23 @@ def test_a_damaged_object_is_failed_audited_and_quarantined_and_never_sent(tmp_p
         assert audits(running) == [("quarantined", instance.sop_instance_uid)]
 
 
+@pytest.mark.parametrize("place", ["spool", "archive"])
+def test_objects_whose_volume_is_away_fail_and_are_served_again_when_it_is_back(tmp_path: Path, place: str):
+    with gateway(tmp_path) as running:
+        if place == "archive":
+            archive(running, drop_spool=True)
+        before = [instance.state for instance in running.instances()]
+        folder = running.settings.data_dir / place
+        aside = folder.rename(folder.with_name("aside"))
+        folder.mkdir()
+        assert get(running.port, STUDY, CT_AS_RECEIVED).counts == (None, 0, len(CT), 0)
+        folder.rmdir()
+        aside.rename(folder)
+        assert [instance.state for instance in running.instances()] == before
+        assert audits(running) == []
+        assert came(get(running.port, STUDY, CT_AS_RECEIVED)) == datasets(CT)
+
+
 def test_a_damaged_cached_copy_is_told_of_and_the_container_gives_the_object(tmp_path: Path):
     with gateway(tmp_path) as running:
         archive(running, drop_spool=False)

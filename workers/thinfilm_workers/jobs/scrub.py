@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session
 
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import Container, open_container
+from thinfilm_gateway.archive.store import check_mounted
 from thinfilm_gateway.index import archiving, cache, holdings
 from thinfilm_gateway.index.holdings import HeldContainer, HeldInstance
 from thinfilm_gateway.index.states import InstanceState
 from thinfilm_workers.context import Context
-from thinfilm_workers.proof import StorageAway, container_damage, entry_sha256, spool_damage
+from thinfilm_workers.proof import container_damage, entry_sha256, spool_damage
 
 log = structlog.get_logger()
 
@@ -123,8 +124,7 @@ class _Scrub:
                 damages = opened.verify()
                 lost = {held for held in instances if _is_lost(opened, held, bool(damages))}
         except FileNotFoundError:
-            if next(self._context.store.keys(), None) is None:
-                raise StorageAway("The archive is empty although containers should lie in it; is it mounted?") from None
+            check_mounted(self._context.store.keys(), "archive")
             return ["It is missing."], instances
         except DamagedContainer as error:
             return [str(error)], instances
