@@ -1,7 +1,10 @@
 """The form of the logs: coloured lines on a terminal, one JSON object a line elsewhere, all on standard error."""
 
+import contextlib
+import io
 import logging
 import sys
+from typing import Any, BinaryIO, cast
 
 import structlog
 from structlog.typing import Processor
@@ -11,8 +14,13 @@ LIBRARIES = ("pynetdicom", "pydicom", "sqlalchemy", "alembic", "celery", "kombu"
 
 
 def configure(level: str) -> None:
-    """Set up structlog and, in the same form, the standard library's logging; `level` as in Settings.log_level."""
-    terminal = sys.stderr.isatty()
+    """Set up structlog and, in the same form, the standard library's logging; `level` as in Settings.log_level.
+
+    A line that standard error does not take, because it is closed or lies on a full disk, is lost: no log call raises.
+    """
+    terminal = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+    standard_error = cast("BinaryIO", _StandardError())
+    stream = io.TextIOWrapper(standard_error, encoding="utf-8", errors="backslashreplace", write_through=True)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -26,11 +34,11 @@ def configure(level: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
 
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -42,3 +50,25 @@ def configure(level: str) -> None:
     root.setLevel(level.upper())
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class _StandardError(io.BufferedIOBase):
+    """Standard error as it is now, which drops what it cannot write.
+
+    Past Python's buffer: what that could not get rid of would fail again when the process ends, and be its exit status.
+    """
+
+    def __init__(self) -> None:
+        buffer: Any = getattr(sys.stderr, "buffer", None)  # without a stream if it was closed from the start
+        self._raw = getattr(buffer, "raw", buffer)
+
+    def writable(self) -> bool:
+        """Say so."""
+        return True
+
+    def write(self, data: Any, /) -> int:
+        """Write, or do not."""
+        if self._raw is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._raw.write(data)
+        return len(data)
