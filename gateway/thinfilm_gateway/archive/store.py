@@ -52,7 +52,7 @@ class ObjectStore(Protocol):
     """Keeps immutable objects under keys."""
 
     def put(self, key: str, source: Path) -> None:
-        """Move the file `source` into the store; the object is durable on return.
+        """Move the file `source` into the store; the object is durable on return, and is read from storage after that.
 
         Raises FileExistsError for a key that is taken, ValueError for one that is not of new_key's form, OSError.
         """
@@ -136,6 +136,7 @@ class FolderStore:
             _copy(source, target)
             source.unlink()
         sync(target.parent)
+        _drop_cached_pages(target)
 
     def open(self, key: str) -> FileReader:
         """Open an object; see ObjectStore."""
@@ -169,6 +170,15 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _drop_cached_pages(path: Path) -> None:
+    """Let the system forget the bytes of a synced file, so that whoever proves it next reads the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
 
