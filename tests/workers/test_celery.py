@@ -132,6 +132,7 @@ def test_messages_carry_ids_only_and_outlive_the_longest_job() -> None:
     app = create_app(Settings(broker_url="redis://127.0.0.1:1/0"))
     assert app.conf.task_acks_late
     assert app.conf.task_reject_on_worker_lost
+    assert not app.conf.worker_cancel_long_running_tasks_on_connection_loss
     assert app.conf.worker_prefetch_multiplier == 1
     assert app.conf.broker_transport_options["visibility_timeout"] > app.conf.task_time_limit
     assert app.conf.accept_content == ["json"]

@@ -27,11 +27,12 @@ def create_app(settings: config.Settings) -> Celery:
     """Return the application for these settings; connects to nothing yet."""
     app = Celery("thinfilm", broker=settings.broker_url, include=["thinfilm_workers.tasks"])
     app.conf.update(
-        # A message is acknowledged when its job has ended; a copy that comes again finds the job taken.
+        # A message is acknowledged when its job has ended; a copy that comes again finds the job taken. For the same
+        # reason a job goes on when the broker is lost: ended, it would cost its series a lease and an attempt.
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         worker_prefetch_multiplier=1,
-        worker_cancel_long_running_tasks_on_connection_loss=True,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
         task_time_limit=LONGEST_JOB_SECONDS,
         broker_transport_options={"visibility_timeout": 2 * LONGEST_JOB_SECONDS},
         broker_connection_retry_on_startup=True,
