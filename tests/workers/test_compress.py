@@ -1,14 +1,19 @@
 import datetime as dt
+import errno
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import pytest
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from support.datasets import ct_series, mr_series, one_of_each, patient, uid
-from support.house import House, flip_byte
+from support.house import House, flip_byte, make_due
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_codecs.codec import Codec
+from thinfilm_workers import runner
 from thinfilm_workers.jobs import compress
 
 
@@ -95,16 +100,20 @@ def test_a_lost_spool_file_is_quarantined(house: House) -> None:
 
 def test_a_spool_that_is_away_condemns_nothing(build_house: Callable[..., House]) -> None:
     house = build_house(max_attempts=1)
-    house.receive(ct_series(2))
+    series = ct_series(2)
+    house.receive(series)
     spool = house.context.settings.spool_dir
     aside = spool.rename(spool.with_name("aside"))
     spool.mkdir()
     house.work()
-    assert house.states() == ["as_received", "as_received"]
+    assert house.states() == ["received", "received"]
+    assert house.jobs()[0].state == "waiting"
     assert "mounted" in str(house.jobs()[0].error)
     spool.rmdir()
     aside.rename(spool)
-    house.assert_retrievable(ct_series(2))
+    make_due(house)
+    house.work()
+    house.assert_archived(series)
 
 
 class Lying(Codec):
@@ -181,18 +190,77 @@ def test_a_container_that_does_not_read_back_is_deleted_and_after_the_last_attem
 def test_a_failed_attempt_is_tried_again_after_a_pause(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house.receive(ct_series(2))
 
-    def full(key: str, source: object) -> None:
-        raise OSError(28, "No space left on device")
+    def refuse(key: str, source: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as disk:
-        disk.setattr(house.context.store, "put", full)
+        disk.setattr(house.context.store, "put", refuse)
         assert house.work() == 1
     (job,) = house.jobs()
     assert job.state == "waiting"
     assert job.attempts == 1
-    assert "No space left" in str(job.error)
+    assert "Permission denied" in str(job.error)
     assert house.states() == ["received", "received"]
     assert house.stray_files() == []
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EROFS, "Read-only file system"),
+        OperationalError("UPDATE", None, Exception("server closed the connection")),
+    ],
+    ids=["full disk", "read-only disk", "index away"],
+)
+def test_trouble_with_disk_or_index_postpones_a_job_and_is_no_attempt(
+    build_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    house = build_house(max_attempts=2)
+    series = ct_series(2)
+    house.receive(series)
+
+    def fail(key: str, source: object) -> None:
+        raise trouble
+
+    with monkeypatch.context() as disk:
+        disk.setattr(house.context.store, "put", fail)
+        for _ in range(3):
+            before = dt.datetime.now(dt.UTC)
+            assert house.work() == 1
+            (job,) = house.jobs()
+            assert (job.state, job.attempts) == ("waiting", 0)
+            assert job.not_before >= before + dt.timedelta(seconds=59)
+            assert house.states() == ["received", "received"]
+            make_due(house)
+    assert house.stray_files() == []
+    assert house.work() == 1
+    house.assert_archived(series)
+
+
+def test_an_index_that_is_away_is_waited_for_until_the_job_can_be_postponed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.receive(ct_series(1))
+    session = house.context.database.session
+    refused = []
+
+    def refuse_twice() -> AbstractContextManager[Session]:
+        if len(refused) < 2:
+            refused.append(True)
+            raise OperationalError("BEGIN", None, Exception("the database is starting up"))
+        return session()
+
+    def fail(key: str, source: object) -> None:
+        monkeypatch.setattr(house.context.database, "session", refuse_twice)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runner, "_ASK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(house.context.store, "put", fail)
+    assert house.work() == 1
+    assert len(refused) == 2
+    (job,) = house.jobs()
+    assert (job.state, job.attempts) == ("waiting", 0)
 
 
 def test_series_of_other_patients_are_not_touched(house: House) -> None:

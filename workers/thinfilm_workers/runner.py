@@ -1,12 +1,16 @@
 """One claimed job from start to end: run its function under its lease and record how it went."""
 
 import datetime as dt
+import errno
 import os
 import socket
+import time
 from collections.abc import Callable
 
 import structlog
+from sqlalchemy.exc import OperationalError
 
+from thinfilm_gateway.archive.store import StorageAway
 from thinfilm_gateway.index import archiving, jobs
 from thinfilm_gateway.index.jobs import ClaimedJob
 from thinfilm_gateway.index.states import JobState
@@ -19,6 +23,16 @@ log = structlog.get_logger()
 QUEUES = (jobs.COMPRESS_CPU, jobs.COMPRESS_GPU, jobs.MAINTENANCE)
 
 JOB_FUNCTIONS: dict[str, Callable[[Context, ClaimedJob, Lease], None]] = {jobs.COMPRESS: compress_series}
+
+PAUSE = dt.timedelta(minutes=1)  # of a job whose disk or index is in trouble
+_ASK_AGAIN_SECONDS = 1.0  # between two tries to reach an index that is away
+
+_TROUBLED_DISK = frozenset(
+    {
+        errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO,
+        errno.ENODEV, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT,  # a network's or a user's file system that is away
+    }
+)  # fmt: skip
 
 
 def owner_name() -> str:
@@ -60,15 +74,40 @@ def _run(context: Context, job: ClaimedJob, owner: str) -> None:
     try:
         with Lease(context.database, job, owner, lease_duration(context)) as lease:
             JOB_FUNCTIONS[job.kind](context, job, lease)
-    except LeaseLost as error:
-        log.warning("job_lease_lost", job=job.id, error=str(error))
-    except Exception as error:
-        log.exception("job_failed", job=job.id, attempt=job.attempts)
-        _record_failure(context, job, owner, error)
-    else:
         with context.database.session() as session:
             jobs.finish(session, job.id, owner)
         log.info("job_done", job=job.id)
+    except LeaseLost as error:
+        log.warning("job_lease_lost", job=job.id, error=str(error))
+    except Exception as error:
+        if _is_passing(error):
+            _postpone(context, job, owner, str(error))
+        else:
+            log.exception("job_failed", job=job.id, attempt=job.attempts)
+            _record_failure(context, job, owner, error)
+
+
+def _is_passing(error: Exception) -> bool:
+    """Tell whether disk or index is in trouble, not the job: it can be done once that has passed, however late."""
+    if isinstance(error, OSError):
+        return error.errno in _TROUBLED_DISK
+    return isinstance(error, StorageAway | OperationalError)
+
+
+def _postpone(context: Context, job: ClaimedJob, owner: str, reason: str) -> None:
+    """Let the job wait without counting the attempt; an index that is away is waited for as long as the lease runs."""
+    log.warning("job_postponed", job=job.id, seconds=PAUSE.total_seconds(), reason=reason)
+    deadline = time.monotonic() + lease_duration(context).total_seconds()
+    while True:
+        try:
+            with context.database.session() as session:
+                jobs.postpone(session, job.id, owner, reason, PAUSE)
+        except OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_ASK_AGAIN_SECONDS)
+        else:
+            return
 
 
 def _record_failure(context: Context, job: ClaimedJob, owner: str, error: Exception) -> None:

@@ -142,6 +142,34 @@ def fail(
     return None if job is None else _end_attempt(session, job, error, max_attempts, now or _now())
 
 
+def postpone(
+    session: Session, job_id: int, owner: str, reason: str, pause: dt.timedelta, now: dt.datetime | None = None
+) -> bool:
+    """Let the job wait for `pause`, for a `reason` that is not its own; the attempt does not count.
+
+    False if the job is no longer the owner's.
+    """
+    now = now or _now()
+    running = _JOB.where(Job.id == job_id, Job.state == JobState.RUNNING, Job.lease_owner == owner)
+    job = session.execute(running.with_for_update()).first()
+    if job is None:
+        return False
+    _wait_again(session, job, now + pause, attempts=job.attempts - 1, error=reason)
+    return True
+
+
+def release_all(session: Session, now: dt.datetime | None = None) -> int:
+    """Take back every job that is running; the attempts do not count. Return how many.
+
+    Only for who knows that no worker of this index lives.
+    """
+    now = now or _now()
+    running = session.execute(_JOB.where(Job.state == JobState.RUNNING).order_by(Job.id).with_for_update()).all()
+    for job in running:
+        _wait_again(session, job, now, attempts=job.attempts - 1, error=f"The worker {job.lease_owner} was ended.")
+    return len(running)
+
+
 def release_expired(session: Session, max_attempts: int, now: dt.datetime | None = None) -> list[ReleasedJob]:
     """Take back the jobs whose lease has run out; the attempt that the silent worker made counts."""
     now = now or _now()
@@ -199,17 +227,26 @@ def _take(session: Session, candidates: Any, owner: str, lease: dt.timedelta, no
 
 
 def _end_attempt(session: Session, job: Any, error: str, max_attempts: int, now: dt.datetime) -> JobState:
-    owner = job.lease_owner
-    ended: dict[str, Any] = {"lease_owner": None, "lease_until": None, "error": error}
     if job.attempts >= max_attempts:
-        move_job(session, job.id, JobState.RUNNING, JobState.FAILED, owner, finished_at=now, **ended)
+        ended = {"finished_at": now, "lease_owner": None, "lease_until": None, "error": error}
+        move_job(session, job.id, JobState.RUNNING, JobState.FAILED, job.lease_owner, **ended)
         return JobState.FAILED
-    not_before = now + _backoff(job.attempts)
-    arrived = _absorb_waiting(session, job)
-    if arrived is not None:
-        not_before = max(not_before, arrived)
-    move_job(session, job.id, JobState.RUNNING, JobState.WAITING, owner, not_before=not_before, sent_at=None, **ended)
+    _wait_again(session, job, now + _backoff(job.attempts), attempts=job.attempts, error=error)
     return JobState.WAITING
+
+
+def _wait_again(session: Session, job: Any, not_before: dt.datetime, attempts: int, error: str) -> None:
+    """Let a running job wait, until the late arrivals of its series are due too."""
+    arrived = _absorb_waiting(session, job)
+    waiting = {
+        "not_before": not_before if arrived is None else max(not_before, arrived),
+        "attempts": attempts,
+        "sent_at": None,
+        "lease_owner": None,
+        "lease_until": None,
+        "error": error,
+    }
+    move_job(session, job.id, JobState.RUNNING, JobState.WAITING, job.lease_owner, **waiting)
 
 
 def _backoff(attempts: int) -> dt.timedelta:

@@ -171,6 +171,43 @@ def test_a_job_whose_worker_fell_silent_comes_back_and_its_attempt_counts(databa
     assert [one.state for one in released] == [JobState.FAILED]
 
 
+def test_a_postponed_job_waits_and_its_attempt_does_not_count(database: Database) -> None:
+    arrive(database)
+    for attempt in range(5):
+        now = DUE + attempt * dt.timedelta(minutes=1)
+        job = claimed(database, now)
+        assert job.attempts == 1
+        with database.session() as session:
+            assert not jobs.postpone(session, job.id, "other", "The disk is full.", dt.timedelta(minutes=1), now)
+            assert jobs.postpone(session, job.id, "worker", "The disk is full.", dt.timedelta(minutes=1), now)
+        (row,) = all_jobs(database)
+        assert (row.state, row.attempts, row.error) == (JobState.WAITING, 0, "The disk is full.")
+        assert row.not_before == now + dt.timedelta(minutes=1)
+        assert claim(database, now) is None
+
+
+def test_a_postponed_job_takes_the_late_arrivals_along(database: Database) -> None:
+    arrive(database)
+    job = claimed(database)
+    arrive(database, DUE)
+    with database.session() as session:
+        assert jobs.postpone(session, job.id, "worker", "The disk is full.", dt.timedelta(seconds=1), DUE)
+    (merged,) = all_jobs(database)
+    assert (merged.id, merged.attempts, merged.not_before) == (job.id, 0, DUE + QUIET)
+
+
+def test_all_running_jobs_can_be_taken_back_at_once_and_their_attempts_do_not_count(database: Database) -> None:
+    for _ in range(3):
+        arrive(database, SeriesInstanceUID=new_uid())
+    done, running = claimed(database), claimed(database)
+    with database.session() as session:
+        jobs.finish(session, done.id, "worker", DUE)
+        assert jobs.release_all(session, DUE) == 1
+    assert states(database) == [JobState.DONE, JobState.WAITING, JobState.WAITING]
+    assert claimed(database, owner="next").attempts == 1
+    assert fail(database, running) is None
+
+
 def test_a_late_arrival_waits_until_the_running_job_of_its_series_has_ended(database: Database) -> None:
     arrive(database)
     job = claimed(database)
