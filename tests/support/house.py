@@ -37,6 +37,7 @@ class House:
             "data_dir": folder / "data",
             "database_url": database_url,
             "lossless_codecs": ("jpegls",),
+            "minimum_free_bytes": 0,
             **overrides,
         }
         return cls(Context.open(Settings(**values)))

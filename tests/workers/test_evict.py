@@ -1,8 +1,11 @@
 import datetime as dt
 from collections.abc import Callable
 
+import pytest
+
 from support.datasets import ct_series, mr_series
 from support.house import House
+from thinfilm_gateway.config import GIB
 from thinfilm_gateway.index import cache
 from thinfilm_workers.jobs.evict import evict
 from thinfilm_workers.jobs.scrub import scrub
@@ -34,6 +37,34 @@ def test_the_least_recently_read_spool_copies_go_until_the_rest_fits(build_house
     house.assert_retrievable(series)
     house.assert_archived(series)
     assert evict(smaller.context) == 0
+
+
+def test_with_too_little_free_space_spool_copies_go_though_the_cache_is_within_its_limit(
+    build_house: Callable[..., House],
+) -> None:
+    house = build_house()
+    archived, waiting = ct_series(3), mr_series(2)
+    house.receive(archived)
+    house.work()
+    house.receive(waiting, quiet=dt.timedelta(hours=1))
+    assert evict(house.context) == 0
+
+    assert evict(build_house(minimum_free_bytes=2**60).context) == 3
+
+    assert [instance.spool_name is not None for instance in house.instances()] == [False] * 3 + [True] * 2
+    house.assert_retrievable([*archived, *waiting])
+    assert house.stray_files() == []
+
+
+def test_only_as_much_is_evicted_as_the_receivers_need_with_a_margin(
+    build_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = build_house(minimum_free_bytes=GIB)
+    house.receive(ct_series(4))
+    house.work()
+    free = GIB + GIB // 4 - 2 * _file_bytes(house) + 100
+    monkeypatch.setattr(house.context.spool, "free_bytes", lambda: free)
+    assert evict(house.context) == 2
 
 
 def test_what_is_not_archived_is_never_evicted(build_house: Callable[..., House]) -> None:

@@ -1,4 +1,7 @@
-"""Keep the spool's cache within `cache_bytes`: copies of what is archived go, the least recently read ones first."""
+"""Keep the spool's cache within `cache_bytes`, and space free for what is still to be received.
+
+Copies of what is archived go, the least recently read ones first.
+"""
 
 from collections.abc import Mapping
 
@@ -13,13 +16,13 @@ log = structlog.get_logger()
 
 
 def evict(context: Context) -> int:
-    """Remove spool copies until the rest fits; return how many went.
+    """Remove spool copies until the rest fits and the disk has space; return how many went.
 
     Only copies whose container was proven and lies in the store go. The index forgets a copy before its file is
     removed, so that it never points at nothing; what a crash leaves in between, the sweep removes.
     """
     with context.database.reading() as session:
-        excess = cache.cached_bytes(session) - context.settings.cache_bytes
+        excess = max(cache.cached_bytes(session) - context.settings.cache_bytes, _missing_space(context))
     evicted = 0
     while excess > 0:
         with context.database.reading() as session:
@@ -37,6 +40,15 @@ def evict(context: Context) -> int:
     if evicted:
         log.info("spool_copies_evicted", copies=evicted)
     return evicted
+
+
+def _missing_space(context: Context) -> int:
+    """Return how many bytes must be freed for the receivers to go on until the next run.
+
+    That is a quarter more than the limit below which they refuse objects.
+    """
+    minimum = context.settings.minimum_free_bytes
+    return minimum + minimum // 4 - context.spool.free_bytes()
 
 
 def _enough(copies: list[CachedCopy], excess: int) -> list[CachedCopy]:
