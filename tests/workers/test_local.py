@@ -1,3 +1,4 @@
+import datetime as dt
 import multiprocessing
 import os
 import signal
@@ -12,8 +13,10 @@ import pytest
 from support.datasets import ct_series, mr_series
 from support.house import House, make_due
 from support.receiver import wait_until
+from thinfilm_gateway.index import jobs
 from thinfilm_workers.jobs.sweep import sweep
 from thinfilm_workers.local import run_workers
+from thinfilm_workers.runner import QUEUES
 
 EMBEDDED = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -97,6 +100,35 @@ def test_a_running_job_may_end_before_the_worker_stops(build_house: Callable[...
         wait_until(lambda: house.jobs()[0].state != "waiting", "the job is taken")
         assert _stop(process) == 0
     house.assert_archived(series)
+
+
+def test_the_jobs_of_a_killed_embedded_gateway_are_taken_up_when_it_starts_again(tmp_path: Path) -> None:
+    house = House.build(tmp_path, database_url="")
+    house.context.database.upgrade()
+    series = ct_series(3)
+    house.receive(series)
+    with house.context.database.session() as session:
+        assert jobs.claim(session, "killed", dt.timedelta(hours=1), QUEUES)
+    with _worker(house) as process:
+        wait_until(lambda: _all_archived(house), "the series is archived, long before the lease runs out")
+        assert _stop(process) == 0
+    (job,) = house.jobs()
+    assert (job.state, job.attempts) == ("done", 1)
+    house.assert_archived(series)
+    house.context.database.dispose()
+
+
+def test_the_jobs_of_other_workers_of_a_shared_index_are_left_to_their_lease(house: House) -> None:
+    taken, free = ct_series(2), mr_series(2)
+    house.receive(taken)
+    with house.context.database.session() as session:
+        claimed = jobs.claim(session, "another host", dt.timedelta(hours=1), QUEUES)
+    assert claimed
+    house.receive(free)
+    with _worker(house) as process:
+        wait_until(lambda: house.states() == ["received"] * 2 + ["archived"] * 2, "the other series is archived")
+        assert _stop(process) == 0
+    assert house.jobs()[0].lease_owner == "another host"
 
 
 @EMBEDDED

@@ -15,6 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_gateway import logs
 from thinfilm_gateway.config import Settings
+from thinfilm_gateway.index import jobs
+from thinfilm_gateway.index.database import Database
 from thinfilm_workers.context import Context
 from thinfilm_workers.jobs.evict import evict
 from thinfilm_workers.jobs.sweep import sweep, tidy
@@ -37,6 +39,8 @@ class _Child:
 def run_workers(settings: Settings, stop_seconds: float = STOP_SECONDS) -> None:
     """Run settings.local_workers processes and the periodic sweep until SIGTERM or SIGINT."""
     with _stop_signal() as stop:
+        if not settings.database_url:
+            _release_jobs(settings)
         maintenance = _Maintenance(settings)
         maintenance.start()
         children = [_start(settings) for _ in range(settings.local_workers)]
@@ -66,6 +70,24 @@ def _stop_signal() -> Iterator[Connection]:
             signal.signal(number, handler)
         sending.close()
         receiving.close()
+
+
+def _release_jobs(settings: Settings) -> None:
+    """Free the jobs of a gateway that was killed: nobody else works on an embedded index, and the lease would be long.
+
+    A process of it that still ends its job finds that it lost the lease.
+    """
+    database = Database(settings.index_url)
+    try:
+        with database.session() as session:
+            released = jobs.release_all(session)
+    except SQLAlchemyError as error:  # then they come back by their lease
+        log.warning("index_away", error=str(error))
+    else:
+        if released:
+            log.warning("jobs_released", jobs=released)
+    finally:
+        database.dispose()
 
 
 def _start(settings: Settings) -> _Child:
