@@ -156,8 +156,22 @@ def load(file: Path | None = None, **overrides: Any) -> Settings:
         raise ConfigError(f"The setting {place} {origin} is wrong: {_complaint(first)}.") from None
 
 
+_COMPLAINTS_ABOUT_PEERS = {
+    "missing": "a peer needs {article} {key}",
+    "extra_forbidden": "a peer has no key {key}",
+    "tuple_type": "it is a list of tables, each with an ae_title and a host, not {value!r}",
+    "model_type": "a peer is a table with an ae_title and a host, not {value!r}",
+}
+"""By pydantic's name of the error."""
+
+
 def _complaint(error: Mapping[str, Any]) -> str:
     """Put pydantic's message into the middle of a sentence, with the value it is about."""
+    kind, place = error["type"], error["loc"]
+    if place[0] == "peers" and kind in _COMPLAINTS_ABOUT_PEERS:
+        return _COMPLAINTS_ABOUT_PEERS[kind].format(
+            article="an" if str(place[-1]).startswith("a") else "a", key=place[-1], value=error["input"]
+        )
     message = error["msg"].removeprefix("Value error, ").removesuffix(".")
     return f"{message[0].lower()}{message[1:]}, not {error['input']!r}"
 
@@ -178,7 +192,8 @@ def _read(file: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"The configuration file {file} is not TOML: {error}.") from None
     _refuse_unknown(document, Settings.model_fields, f"setting in {file}")
-    for peer in document.get("peers", ()):
+    peers = document.get("peers")
+    for peer in peers if isinstance(peers, list) else ():
         if isinstance(peer, dict):
             _refuse_unknown(peer, Peer.model_fields, f"key of a peer in {file}")
     return document

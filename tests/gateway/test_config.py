@@ -61,7 +61,11 @@ def test_the_folder_of_the_tests_is_not_a_setting_and_not_refused(monkeypatch):
     [
         ("dicom_port = 70000", r"The setting dicom_port in .* is wrong: .* 65535, not 70000\."),
         ('ae_title = "SEVENTEEN LETTERS"', r"The setting ae_title in .* is wrong: .* 16 characters"),
-        ('[[peers]]\nae_title = "A"', r"The setting peers\.0\.host in .* is wrong: field required"),
+        ('[[peers]]\nae_title = "A"', r"The setting peers\.0\.host in .* is wrong: a peer needs a host\.$"),
+        ('[[peers]]\nhost = "h"', r"The setting peers\.0\.ae_title in .* is wrong: a peer needs an ae_title\.$"),
+        ('peers = "x"', r"The setting peers in .* is wrong: it is a list of tables, .* and a host, not 'x'\.$"),
+        ("peers = 5", r"The setting peers in .* is wrong: it is a list of tables, .* and a host, not 5\.$"),
+        ('peers = ["x"]', r"The setting peers\.0 in .* is wrong: a peer is a table with .* and a host, not 'x'\.$"),
         (
             '[[peers]]\nae_title = "A"\nhost = "h"\nallow = ["print"]',
             r"The setting peers\.0\.allow\.0 in .* 'echo', 'store'",
@@ -85,6 +89,8 @@ def test_a_missing_file_is_refused_in_one_sentence(tmp_path):
     ("name", "value", "complaint"),
     [
         ("THINFILM_RECEIVERS", "many", r"in the environment variable THINFILM_RECEIVERS is wrong"),
+        ("THINFILM_PEERS", '[{"ae_title": "A", "host": "h", "prot": 1}]', r"is wrong: a peer has no key prot\.$"),
+        ("THINFILM_PEERS", "x", r"THINFILM_PEERS is not JSON"),
         ("THINFILM_PEERS", "[{", r"THINFILM_PEERS is not JSON"),
     ],
 )
