@@ -131,7 +131,7 @@ class RetrieveService:
                 raise Refused(status.IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, comment)
         try:
             with self._database.reading() as session:
-                instances = locate(session, level, keys)
+                instances = locate(session, level, keys, limit=MAXIMUM_SUBOPERATIONS + 1)
         except InvalidIdentifier as error:
             raise Refused(status.IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, str(error)) from error
         except SQLAlchemyError as error:
@@ -139,7 +139,7 @@ class RetrieveService:
             raise Refused(status.UNABLE_TO_CALCULATE_MATCHES, "The index is not available.") from error
         if len(instances) > MAXIMUM_SUBOPERATIONS:
             # A701, not A702: the response to that one has counts, and these are US (PS3.4 Table C.4-2).
-            comment = f"{len(instances)} objects match; {MAXIMUM_SUBOPERATIONS} is the most."
+            comment = f"More than {MAXIMUM_SUBOPERATIONS} objects match."
             raise Refused(status.UNABLE_TO_CALCULATE_MATCHES, comment)
         return instances
 

@@ -75,10 +75,6 @@ class Tally:
             self.failed += 1
             self.failed_sop_instance_uids.append(sop_instance_uid)
 
-    def fail(self, sop_instance_uid: str) -> None:
-        """Count one sub-operation that never got a response."""
-        self.record(sop_instance_uid, status.PROCESSING_FAILURE)
-
     @property
     def final_status(self) -> int:
         """Status of the last response (PS3.4 Tables C.4-2, C.4-3): success, warning, or failure if all have failed."""

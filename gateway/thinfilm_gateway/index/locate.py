@@ -40,12 +40,14 @@ _COLUMNS: dict[str, Any] = {
 }
 
 
-def locate(session: Session, level: Level, unique_keys: Mapping[str, str | Sequence[str]]) -> list[InstanceLocation]:
+def locate(
+    session: Session, level: Level, unique_keys: Mapping[str, str | Sequence[str]], limit: int | None = None
+) -> list[InstanceLocation]:
     """Return the instances that are served under these keys, by series, instance number and place in the container.
 
     unique_keys: keyword -> value(s) of PatientID (one value), StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID (each
     one or many). The key of `level` must be there; those of the levels above may be, and restrict; others are ignored.
-    Raises InvalidIdentifier.
+    limit: the most instances that are returned. Raises InvalidIdentifier.
     """
     wanted = _wanted(level, unique_keys)
     statement = _SELECT.where(Instance.current).order_by(
@@ -57,7 +59,7 @@ def locate(session: Session, level: Level, unique_keys: Mapping[str, str | Seque
     )
     for keyword, values in wanted.items():
         statement = statement.where(one_of(session, _COLUMNS[keyword], values))
-    return [_location(row) for row in session.execute(statement)]
+    return [_location(row) for row in session.execute(statement.limit(limit))]
 
 
 def locate_instance(session: Session, instance_pk: int) -> InstanceLocation | None:

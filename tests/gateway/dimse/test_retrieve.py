@@ -424,7 +424,7 @@ def test_more_objects_than_the_counts_can_hold_are_refused(tmp_path: Path):
         multiply_rows(running, 65537)
         got = get(running.port, STUDY, CT_AS_RECEIVED)
     assert got.status == status.UNABLE_TO_CALCULATE_MATCHES
-    assert got.final.ErrorComment == "65537 objects match; 65535 is the most."
+    assert got.final.ErrorComment == "More than 65535 objects match."
 
 
 def test_without_the_index_a_retrieval_is_refused(tmp_path: Path):

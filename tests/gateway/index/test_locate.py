@@ -82,6 +82,14 @@ def test_instances_come_by_series_and_number_and_those_without_a_number_last(dat
     assert order in ([4, 2, 0, 3, 1], [1, 4, 2, 0, 3])
 
 
+def test_no_more_than_the_limit_are_located_the_first_ones(database: Database) -> None:
+    batch = series_of(3)
+    register_all(database, batch, QUIET)
+    with database.reading() as session:
+        found = locate(session, Level.PATIENT, {"PatientID": "P1"}, limit=2)
+    assert [one.sop_instance_uid for one in found] == uids(batch)[:2]
+
+
 def test_only_the_revision_that_is_served_is_located_and_the_quarantined_ones_as_such(database: Database) -> None:
     first = received(b"first")
     register_all(database, [first, received(b"second", first.attributes)], QUIET)
