@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from thinfilm_gateway import config, logs
+from thinfilm_gateway import config, data_folder, logs
 
 app = typer.Typer(
     help="A storage-side compression gateway for DICOM.",
@@ -191,7 +191,7 @@ def db_upgrade(data_dir: DataDir = None, config_file: ConfigFile = None) -> None
     from thinfilm_gateway.index.database import Database
 
     settings = config.load(config_file, data_dir=data_dir)
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    data_folder.make(settings.data_dir)
     Database(settings.index_url).upgrade()
     _console().print("The index is up to date.")
 
@@ -201,7 +201,10 @@ def db_check(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
     """Say whether the tables of the index are those of this version; exit status 0 if so."""
     from thinfilm_gateway.index.database import Database
 
-    Database(config.load(config_file, data_dir=data_dir).index_url).check()
+    settings = config.load(config_file, data_dir=data_dir)
+    if not settings.database_url:
+        data_folder.require(settings.data_dir)
+    Database(settings.index_url).check()
     _console().print("The index is up to date.")
 
 

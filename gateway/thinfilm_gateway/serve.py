@@ -5,17 +5,16 @@ health page and, with a broker, the dispatcher. A child that dies is started aga
 """
 
 import contextlib
-import fcntl
 import multiprocessing
 import os
 import signal
 import socket
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import structlog
 
+from thinfilm_gateway import data_folder
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.policy import lossless
@@ -32,15 +31,15 @@ class CannotServe(Exception):
 def serve(settings: Settings) -> None:
     """Run the gateway until SIGTERM or SIGINT.
 
-    Raises CannotServe, NotReady, UnknownTreatment for a codec that there is not, or UnusableIndex; nothing is left
-    running then.
+    Raises CannotServe, NotReady, UnusableDataFolder, UnknownTreatment for a codec that there is not, or UnusableIndex;
+    nothing is left running then.
     """
     with contextlib.ExitStack() as cleanup:
         stop = cleanup.enter_context(_stop_signal())
         lossless.candidates(settings.lossless_codecs)
-        _prepare_folder(settings.data_dir)
+        data_folder.make(settings.data_dir)
         if not settings.database_url:
-            cleanup.enter_context(_only_one(settings.data_dir))
+            cleanup.enter_context(data_folder.held(settings.data_dir))
         settings = cleanup.enter_context(_reserved_port(settings))
         database = _open_index(settings)
         cleanup.callback(database.dispose)
@@ -99,33 +98,6 @@ def _open_index(settings: Settings) -> Database:
         database.dispose()
         raise
     return database
-
-
-def _prepare_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotServe(f"The data folder {folder} cannot be made: {error.strerror}.") from None
-    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise CannotServe(f"The data folder {folder} cannot be written by this user.")
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the lock of a data folder with an embedded index. Raises CannotServe if another process has it."""
-    with (folder / "serve.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise CannotServe(
-                f"Another `thinfilm serve` (process {file.read().strip()}) uses the data folder {folder}; "
-                "stop it, or give another --data-dir."
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
 
 
 @contextlib.contextmanager

@@ -155,11 +155,12 @@ def test_expand_of_a_damaged_container_writes_what_is_whole_and_ends_with_status
     assert "Traceback" not in ended.errors
 
 
-def test_the_index_is_made_checked_and_told_of(thinfilm, tmp_path):
+def test_the_index_is_made_checked_and_told_of(thinfilm, monkeypatch):
     before = thinfilm("db", "check", "--data-dir", "data")
     assert before.status == 1
     assert thinfilm("db", "upgrade", "--data-dir", "data").status == 0
     assert thinfilm("db", "check", "--data-dir", "data").status == 0
+    monkeypatch.setenv("THINFILM_MINIMUM_FREE_BYTES", "0")
     assert "nothing needs a hand" in thinfilm("status", "--data-dir", "data").output
     document = json.loads(thinfilm("status", "--data-dir", "data", "--json").output)
     assert document["instances"] == 0
@@ -167,6 +168,35 @@ def test_the_index_is_made_checked_and_told_of(thinfilm, tmp_path):
 
 
 def test_status_without_an_index_is_one_sentence(thinfilm):
-    ended = thinfilm("status", "--data-dir", "nowhere")
+    Path("empty").mkdir()
+    ended = thinfilm("status", "--data-dir", "empty")
     assert ended.status == 1
-    assert "cannot be used" in ended.sentence
+    assert "has no tables yet; run `thinfilm db upgrade`" in ended.sentence
+    assert list(Path("empty").iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["status"], ["db", "check"], ["scrub"], ["worker"], ["retry"], ["reindex"]])
+def test_a_data_folder_that_is_not_there_or_is_a_file_is_one_sentence(thinfilm, command):
+    ended = thinfilm(*command, "--data-dir", "nowhere")
+    assert ended.status == 1
+    assert ended.sentence.startswith("thinfilm: The data folder nowhere does not exist")
+    assert not Path("nowhere").exists()
+    Path("afile").touch()
+    assert "The data folder afile is a file" in thinfilm(*command, "--data-dir", "afile").sentence
+
+
+@pytest.mark.parametrize("command", [["serve"], ["db", "upgrade"]])
+def test_no_data_folder_is_made_where_a_file_is(thinfilm, command):
+    Path("afile").touch()
+    ended = thinfilm(*command, "--data-dir", "afile")
+    assert ended.status == 1
+    assert "The data folder afile is a file" in ended.sentence
+
+
+def test_status_tells_that_objects_are_refused_for_want_of_space(thinfilm, monkeypatch):
+    thinfilm("db", "upgrade", "--data-dir", "data")
+    monkeypatch.setenv("THINFILM_MINIMUM_FREE_BYTES", str(2**60))
+    assert "C-STORE is refused" in thinfilm("status", "--data-dir", "data").output
+    document = json.loads(thinfilm("status", "--data-dir", "data", "--json").output)
+    assert 0 < document["free_bytes"] < 2**60
+    assert document["refusal"].startswith("C-STORE is refused")

@@ -18,9 +18,10 @@ from support.datasets import one_of_each
 from support.dcmtk import echoscu
 from support.gateway import running_gateway
 from support.objects import write_files
-from support.servers import postgres
+from support.servers import free_port, postgres
 from thinfilm_gateway.client.gateway import DidNotRun
-from thinfilm_gateway.client.network import echo, store
+from thinfilm_gateway.client.network import Node, echo, store
+from thinfilm_gateway.commands import status as command
 from thinfilm_gateway.config import ENVIRONMENT_PREFIX, Settings
 from thinfilm_gateway.index.database import Database
 
@@ -64,6 +65,11 @@ def is_running(process_id: int) -> bool:
         return Path(f"/proc/{process_id}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
 def receivers(process_id: int) -> list[int]:
@@ -185,6 +191,59 @@ def test_health_is_503_while_the_index_is_away_and_200_when_it_is_back(tmp_path)
                 assert gateway.health()["status"] == "down"
                 admin.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS true")
             assert gateway.health()["status"] == "ok"
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_a_log_that_cannot_be_written_keeps_nobody_from_working(tmp_path, redirection):
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        dicom_port=free_port(),
+        http_port=free_port(),
+        minimum_free_bytes=0,
+        log_level="debug",
+        **SMALL,
+    )
+    others = {key: value for key, value in os.environ.items() if not key.startswith(ENVIRONMENT_PREFIX)}
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", f'exec "$0" -m thinfilm_gateway serve {redirection}', sys.executable],
+        env=others | settings.to_environment(),
+    )
+    node = Node("127.0.0.1", settings.dicom_port, settings.ae_title)
+    try:
+        wait_until(lambda: process.poll() is not None or listens(settings.http_port))
+        with urllib.request.urlopen(f"http://127.0.0.1:{settings.http_port}/health", timeout=60) as answer:
+            assert json.load(answer)["status"] == "ok"
+        assert echo(node)
+        (sent,) = store(node, write_files(tmp_path / "files", [next(iter(one_of_each().values()))]))
+        assert sent.status == 0x0000
+    finally:
+        process.terminate()
+        ended = process.wait(WAIT_SECONDS)
+    assert ended == 0
+
+
+def test_health_tells_that_objects_are_refused_for_want_of_space(tmp_path):
+    files = write_files(tmp_path / "files", [next(iter(one_of_each().values()))])
+    with running_gateway(tmp_path, minimum_free_bytes=2**60, **SMALL) as gateway:
+        assert [sent.status for sent in store(gateway.node, files)] == [0xA700]
+        health = gateway.health()
+        assert health["status"] == "degraded"
+        assert 0 < health["free_bytes"] < 2**60
+        assert "C-STORE is refused" in health["reason"]
+        assert "minimum_free_bytes" in health["reason"]
+        shown = command.status(gateway.settings).to_json()
+        assert shown["refusal"].startswith("C-STORE is refused")
+
+
+def test_health_tells_that_a_folder_is_gone_and_that_it_is_back(tmp_path):
+    with running_gateway(tmp_path, **SMALL) as gateway:
+        incoming = gateway.settings.spool_dir / "incoming"
+        incoming.rename(tmp_path / "aside")
+        health = gateway.health()
+        assert health["status"] == "degraded"
+        assert health["reason"] == f"C-STORE is refused: {incoming} cannot be written."
+        (tmp_path / "aside").rename(incoming)
+        assert gateway.health()["status"] == "ok"
 
 
 def test_the_page_for_people_shows_the_same_counts(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from support.datasets import ct_series
 from support.house import House, flip_byte
+from thinfilm_gateway.data_folder import held
 
 EMBEDDED = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -81,13 +82,25 @@ def test_reindex_refuses_an_index_that_is_not_empty_and_rebuilds_one_that_was_mo
 
 
 @EMBEDDED
-def test_a_command_without_an_index_says_so_and_makes_no_folders(house: House, tmp_path: Path) -> None:
+def test_reindex_is_refused_while_a_gateway_uses_the_data_folder(house: House, tmp_path: Path) -> None:
+    environment = {**os.environ, "THINFILM_DATA_DIR": str(tmp_path), "THINFILM_DATABASE_URL": ""}
+    command = [sys.executable, "-m", "thinfilm_gateway", "reindex"]
+    with held(tmp_path):
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    (sentence,) = result.stderr.splitlines()
+    assert f"(process {os.getpid()}) uses the data folder {tmp_path}" in sentence
+
+
+@EMBEDDED
+def test_a_command_without_a_data_folder_says_so_and_makes_no_folders(house: House, tmp_path: Path) -> None:
     for command in ("worker", "scrub", "retry"):
         environment = {**os.environ, "THINFILM_DATA_DIR": str(tmp_path / "nowhere")}
         result = subprocess.run(
             [sys.executable, "-m", "thinfilm_gateway", command], env=environment, capture_output=True, text=True
         )
         assert result.returncode == 1
-        assert result.stderr.startswith("thinfilm: The index at ")
+        assert result.stderr.startswith("thinfilm: The data folder ")
+        assert "does not exist" in result.stderr
         assert "Traceback" not in result.stderr
     assert not (tmp_path / "nowhere").exists()

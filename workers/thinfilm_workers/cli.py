@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from thinfilm_gateway import config, logs
+from thinfilm_gateway import config, data_folder, logs
 from thinfilm_gateway.archive.spool import Spool
 from thinfilm_gateway.archive.store import FolderStore
 from thinfilm_gateway.index import holdings
@@ -76,7 +76,7 @@ def reindex(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: J
     from thinfilm_workers.jobs.reindex import reindex as run
 
     with (
-        _context(config_file, data_dir, upgrade=True) as context,
+        _context(config_file, data_dir, alone=True) as context,
         step(_progress_console(as_json), "reindex") as advance,
     ):
         report = run(context, advance)
@@ -91,19 +91,25 @@ def reindex(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: J
 
 
 @contextlib.contextmanager
-def _context(config_file: Path | None, data_dir: Path | None, *, upgrade: bool = False) -> Iterator[Context]:
-    """Open the rooms. Raises UnusableIndex unless the index is at this version."""
+def _context(config_file: Path | None, data_dir: Path | None, *, alone: bool = False) -> Iterator[Context]:
+    """Open the rooms.
+
+    alone: keep every gateway with an embedded index away, and bring the tables to this version. Raises
+    UnusableDataFolder, and UnusableIndex unless the index is at this version.
+    """
     settings = config.load(config_file, data_dir=data_dir)
     logs.configure(settings.log_level)
-    database = Database(settings.index_url)
-    try:
-        if upgrade:
+    data_folder.require(settings.data_dir)
+    with contextlib.ExitStack() as cleanup:
+        if alone and not settings.database_url:
+            cleanup.enter_context(data_folder.held(settings.data_dir))
+        database = Database(settings.index_url)
+        cleanup.callback(database.dispose)
+        if alone:
             database.upgrade()
         else:
             database.check()
         yield Context(settings, database, Spool(settings.spool_dir), FolderStore(settings.archive_dir))
-    finally:
-        database.dispose()
 
 
 def _progress_console(as_json: bool) -> Console:

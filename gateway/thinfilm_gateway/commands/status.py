@@ -7,7 +7,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from thinfilm_gateway import data_folder
 from thinfilm_gateway.config import Settings
+from thinfilm_gateway.data_folder import Room
 from thinfilm_gateway.index import status as index_status
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.status import Problem, Summary
@@ -19,19 +21,24 @@ class Status:
 
     summary: Summary
     problems: tuple[Problem, ...]
+    room: Room
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that `--json` prints."""
-        return self.summary.to_json() | {"problems": [asdict(problem) for problem in self.problems]}
+        problems = [asdict(problem) for problem in self.problems]
+        return self.summary.to_json() | asdict(self.room) | {"problems": problems}
 
 
 def status(settings: Settings) -> Status:
-    """Read the state out of the index. Raises UnusableIndex."""
+    """Read the state out of the index. Raises UnusableDataFolder, UnusableIndex."""
+    data_folder.require(settings.data_dir)
     database = Database(settings.index_url)
     try:
         database.check()
         with database.reading() as session:
-            return Status(index_status.summary(session), tuple(index_status.problems(session)))
+            return Status(
+                index_status.summary(session), tuple(index_status.problems(session)), data_folder.room(settings)
+            )
     finally:
         database.dispose()
 
@@ -52,10 +59,13 @@ def render(result: Status) -> RenderableType:
         "bytes": f"{archived_bytes:,} archived in {counts.container_bytes:,}{ratio}; {counts.waiting_bytes:,} not",
         "jobs": f"{counts.jobs_waiting} wait, {counts.jobs_running} run, {counts.jobs_failed} have failed",
     }
+    if result.room.free_bytes is not None:
+        rows["free"] = f"{result.room.free_bytes:,} bytes on the disk of the spool"
     if counts.oldest_due:
         rows["due since"] = f"{counts.oldest_due:%Y-%m-%d %H:%M:%S} UTC"
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, text in rows.items():
         table.add_row(name, text)
-    problems = [Text(f"{problem.kind} {problem.uid} {problem.reason}") for problem in result.problems]
+    problems = [Text(result.room.refusal)] if result.room.refusal else []
+    problems += [Text(f"{problem.kind} {problem.uid} {problem.reason}") for problem in result.problems]
     return Group(table, Text("\nneeds a hand" if problems else "\nnothing needs a hand"), *problems)

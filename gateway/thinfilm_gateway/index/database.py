@@ -89,12 +89,15 @@ class Database:
 
     def check(self) -> None:
         """Raise UnusableIndex, naming what is behind, unless the index is at the newest migration."""
+        file = Path(self.url.database or "") if self.is_sqlite else None
+        if file is not None and file.parent.is_dir() and not file.exists():  # to connect would make it
+            raise self._without_tables()
         with self._explained(), self._reading_engine.connect() as connection:
             self._refuse_unknown_revision(connection)
             current = _current_revision(connection)
             newest = ScriptDirectory(str(MIGRATIONS)).get_current_head()
             if current is None:
-                raise UnusableIndex(f"The index at {self._shown_url} has no tables yet; run `thinfilm db upgrade`.")
+                raise self._without_tables()
             if current != newest:
                 raise UnusableIndex(
                     f"The index at {self._shown_url} is at migration {current} and this version needs {newest}; "
@@ -108,6 +111,9 @@ class Database:
     @property
     def _shown_url(self) -> str:
         return self.url.render_as_string(hide_password=True)
+
+    def _without_tables(self) -> UnusableIndex:
+        return UnusableIndex(f"The index at {self._shown_url} has no tables yet; run `thinfilm db upgrade`.")
 
     def _refuse_unknown_revision(self, connection: Connection) -> None:
         current = _current_revision(connection)

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from thinfilm_gateway import data_folder
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.index import status
 from thinfilm_gateway.index.database import Database
@@ -67,11 +68,13 @@ class HealthPage:
 def examine(settings: Settings, database: Database, processes: Processes) -> tuple[HTTPStatus, dict[str, Any]]:
     """Return the HTTP status and the document of /health.
 
-    `status` is "down" (503) without index or receiver, "degraded" (200) where a process is missing or something needs a
-    hand, else "ok".
+    `status` is "down" (503) without index or receiver, "degraded" (200) where C-STORE is refused, a process is missing
+    or something needs a hand, else "ok". What is kept can be retrieved while it is degraded, hence the 200.
     """
     document: dict[str, Any] = {"status": "ok", "ae_title": settings.ae_title, "dicom_port": settings.dicom_port}
     document["processes"] = asdict(processes)
+    room = data_folder.room(settings)
+    document["free_bytes"] = room.free_bytes
     try:
         with database.reading() as session:
             summary = status.summary(session)
@@ -81,6 +84,8 @@ def examine(settings: Settings, database: Database, processes: Processes) -> tup
     document |= summary.to_json()
     if processes.receivers_alive == 0:
         return HTTPStatus.SERVICE_UNAVAILABLE, document | {"status": "down", "reason": "no receiver lives"}
+    if room.refusal:
+        return HTTPStatus.OK, document | {"status": "degraded", "reason": room.refusal}
     missing = processes.receivers_alive < processes.receivers or processes.workers_alive < processes.workers
     if missing:
         return HTTPStatus.OK, document | {"status": "degraded", "reason": "a process has died and is being restarted"}
