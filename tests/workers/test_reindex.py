@@ -7,7 +7,9 @@ import pytest
 
 from support.datasets import ct_series, mr_series, one_of_each, patient, structured_report
 from support.house import House, flip_byte
+from thinfilm_gateway.archive.objects import IntegrityError
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.ingest import Outcome
 from thinfilm_gateway.index.models import Base, Container, Instance, Patient, Series, Study
 from thinfilm_workers.jobs.evict import evict
 from thinfilm_workers.jobs.reindex import IndexNotEmpty, reindex
@@ -113,6 +115,52 @@ def test_damaged_files_are_told_and_the_rest_is_entered(house: House, rebuild: C
     assert rebuilt.states() == ["archived"] * 3
     assert [instance.spool_name is None for instance in rebuilt.instances()] == [True, True, False]
     rebuilt.assert_retrievable(archived)
+
+
+def test_a_damaged_spool_file_is_entered_as_what_it_was_and_quarantined(
+    house: House, rebuild: Callable[[], House]
+) -> None:
+    series = ct_series(3)
+    house.receive(series)
+    before = _index(house)
+    damaged = house.instances()[1]
+    flip_byte(house.spool_path(damaged), -100)
+
+    rebuilt = rebuild()
+    report = reindex(rebuilt.context)
+
+    assert report.damages == (
+        f"Spool file {damaged.spool_name}: The spool file no longer has the bytes that were received.",
+    )
+    assert rebuilt.states() == ["received", "quarantined", "received"]
+    assert rebuilt.instances()[1].sha256 == damaged.sha256
+    assert [event.sop_instance_uid for event in rebuilt.audits("quarantined")] == [damaged.sop_instance_uid]
+    after = _index(rebuilt)
+    after["instances"] = [row | {"state": "received"} for row in after["instances"]]
+    assert after == before
+    rebuilt.assert_retrievable([series[0], series[2]])
+    with pytest.raises(IntegrityError):
+        rebuilt.assert_retrievable([series[1]])
+    rebuilt.work()
+    assert rebuilt.states() == ["archived", "quarantined", "archived"]
+    assert rebuilt.receive([series[1]]) == [Outcome.STORED]
+    rebuilt.work()
+    rebuilt.assert_archived(series)
+
+
+def test_a_good_copy_of_a_damaged_spool_file_counts_whenever_it_came(
+    house: House, rebuild: Callable[[], House]
+) -> None:
+    first, second = ct_series(2)
+    for damaged_copy, good_copy in ((0, 1), (1, 0)):
+        encoded = (first, second)[damaged_copy]
+        copies = [house.spool(encoded), house.spool(encoded)]
+        flip_byte(house.context.spool.path(str(copies[damaged_copy].spool_name)), -100)
+        assert copies[good_copy].sha256 == copies[damaged_copy].sha256
+    rebuilt = rebuild()
+    assert len(reindex(rebuilt.context).damages) == 2
+    assert rebuilt.states() == ["received"] * 2
+    rebuilt.assert_retrievable([first, second])
 
 
 def test_a_series_that_lies_in_two_containers_is_found_in_the_newer_one(

@@ -4,10 +4,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from sqlalchemy import delete
 
 from support.datasets import ct_series
-from support.house import House, make_due
+from support.house import House, flip_byte, make_due
+from thinfilm_gateway.archive.objects import IntegrityError
 from thinfilm_gateway.archive.store import new_key
 from thinfilm_gateway.index import jobs
 from thinfilm_gateway.index.ingest import Outcome
@@ -87,6 +89,69 @@ def test_a_spool_file_without_a_row_is_adopted_with_sender_and_time(house: House
     house.assert_archived([encoded])
 
 
+def test_a_damaged_spool_file_is_adopted_as_what_it_was_and_never_served(house: House) -> None:
+    encoded, sound = ct_series(2)
+    received = house.spool(encoded)
+    path = house.context.spool.path(str(received.spool_name))
+    flip_byte(path, -100)
+    _age(path)
+    _age(house.context.spool.path(str(house.spool(sound).spool_name)))
+
+    for _ in range(2):
+        tidy(house.context)
+
+    rows = {row.sop_instance_uid: row for row in house.instances()}
+    damaged = rows[encoded.sop_instance_uid]
+    assert (damaged.state, damaged.sha256) == ("quarantined", received.sha256)
+    assert rows[sound.sop_instance_uid].state == "received"
+    assert [event.sop_instance_uid for event in house.audits("quarantined")] == [encoded.sop_instance_uid]
+    with pytest.raises(IntegrityError):
+        house.assert_retrievable([encoded])
+    assert path.exists()
+    assert house.receive([encoded]) == [Outcome.STORED]
+    house.work()
+    house.assert_archived([encoded, sound])
+
+
+def test_a_damaged_spool_file_of_an_object_that_is_kept_changes_nothing(house: House) -> None:
+    (encoded,) = ct_series(1)
+    house.receive([encoded])
+    path = house.context.spool.path(str(house.spool(encoded).spool_name))
+    flip_byte(path, -100)
+    _age(path)
+    tidy(house.context)
+    assert house.states() == ["received"]
+    house.assert_retrievable([encoded])
+
+
+def test_a_spool_file_whose_kept_copy_is_gone_takes_its_place(house: House) -> None:
+    (encoded,) = ct_series(1)
+    house.receive([encoded])
+    house.spool_path(house.instances()[0]).unlink()
+    _age(house.context.spool.path(str(house.spool(encoded).spool_name)))
+    tidy(house.context)
+    assert len(house.audits("copy_lost")) == 1
+    house.assert_retrievable([encoded])
+
+
+def test_a_file_that_cannot_be_looked_at_keeps_nothing_from_being_tidied(house: House) -> None:
+    (encoded,) = ct_series(1)
+    for name in ("00" + "a" * 94, "ff" + "a" * 94):  # before and behind the good one
+        house.context.spool.path(name).mkdir()
+        _age(house.context.spool.path(name))
+    _age(house.context.spool.path(str(house.spool(encoded).spool_name)))
+    folder, temporary = house.context.work_dir / "folder", house.context.work_dir / "temporary"
+    folder.mkdir()
+    temporary.touch()
+    _age(folder)
+    _age(temporary)
+
+    tidy(house.context)
+
+    house.assert_retrievable([encoded])
+    assert not temporary.exists()
+
+
 def test_a_young_spool_file_is_left_to_the_receiver_that_is_about_to_enter_it(house: House) -> None:
     house.spool(ct_series(1)[0])
     tidy(house.context)
@@ -104,7 +169,7 @@ def test_a_spool_file_that_is_kept_already_is_removed(house: House) -> None:
 
 
 def test_a_spool_file_that_is_not_dicom_is_left_where_it_is(house: House) -> None:
-    path = house.context.spool.path("ab" * 16)
+    path = house.context.spool.path("ab" * 48)
     for content in (b"", b"not DICOM"):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)

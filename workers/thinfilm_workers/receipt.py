@@ -4,11 +4,15 @@ import datetime as dt
 import hashlib
 import mmap
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from thinfilm_gateway.archive import part10
 from thinfilm_gateway.archive.dataset import UnreadableDataSet, outline
+from thinfilm_gateway.archive.spool import Spool, promised_sha256
 from thinfilm_gateway.index.ingest import Received, UnindexableDataSet, required_uids
+
+DAMAGED = "The spool file no longer has the bytes that were received."
 
 
 class NotReceived(Exception):
@@ -56,3 +60,21 @@ def read_file(path: Path, spool_name: str | None, otherwise_received_at: dt.date
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping, memoryview(mapping) as view:
             written_at = dt.datetime.fromtimestamp(status.st_mtime, dt.UTC)
             return read_received(view, spool_name, otherwise_received_at or written_at)
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """A spool file as it was received. is_damaged: its data set no longer has `received.sha256`."""
+
+    received: Received
+    is_damaged: bool
+
+
+def read_spooled(spool: Spool, name: str) -> Spooled:
+    """Return what a spool file says of itself, with the SHA-256 that it was received with.
+
+    Raises NotReceived, FileNotFoundError, OSError.
+    """
+    received = read_file(spool.path(name), name)
+    sha256 = promised_sha256(name)
+    return Spooled(replace(received, sha256=sha256), received.sha256 != sha256)

@@ -1,7 +1,8 @@
 """The spool: received objects as Part 10 files, durable before they are acknowledged.
 
 A file grows under a temporary name and gets its real one only once its bytes are on the disk, so that a name in a shard
-folder always stands for a whole object. Names are random and carry no patient data.
+folder always stands for a whole object. Names carry no patient data: the shard folder and random digits, 32 together,
+then the SHA-256 of the data set as it was received, so that a file tells by itself whether it still is that object.
 """
 
 import contextlib
@@ -13,12 +14,14 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 _BUFFER_BYTES = 1024 * 1024
 _PARALLEL_SYNCS = 8  # the file system merges the journal commits of syncs that run at the same time
-_NAME = re.compile(r"[0-9a-f]{32}")
+_RANDOM_DIGITS = 30
+_SHA256_DIGITS = 64
+_NAME = re.compile(rf"[0-9a-f]{{{2 + _RANDOM_DIGITS + _SHA256_DIGITS}}}")
 _CLOSED = -1
 _SHARDS = tuple(f"{number:02x}" for number in range(256))
 
@@ -75,7 +78,7 @@ class SpoolWriter:
     def discard(self) -> None:
         """Give the object up: nothing of it stays on the disk. Can be called at any time, more than once."""
         self._close()
-        self._buffer.clear()
+        self._buffer = bytearray()  # never cleared: a view of it may still live
         self._path.unlink(missing_ok=True)
 
     def _write_out(self) -> None:
@@ -126,11 +129,14 @@ class Spool:
         if len(writers) == 1:
             writers[0]._sync()
         else:
-            list(self._syncs.map(SpoolWriter._sync, writers))
+            syncs = [self._syncs.submit(SpoolWriter._sync, writer) for writer in writers]
+            wait(syncs)  # all of them, before the caller may discard any
+            for sync in syncs:
+                sync.result()
         shard = secrets.choice(_SHARDS)  # one for the whole group: one folder to sync
         folder = self._root / shard
         for writer in writers:
-            name = shard + secrets.token_hex(15)
+            name = shard + secrets.token_hex(_RANDOM_DIGITS // 2) + writer.sha256
             writer._move(name, folder / name)
         _sync_folder(folder)
         for writer in writers:
@@ -141,6 +147,13 @@ class Spool:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of a spool file.")
         return self._root / name[:2] / name
+
+    def size(self, name: str) -> int | None:
+        """Length of the object's file in bytes; None if it is not there. Raises ValueError as `path` does, OSError."""
+        try:
+            return self.path(name).stat().st_size
+        except FileNotFoundError:
+            return None
 
     def remove(self, name: str) -> None:
         """Remove an object; one that is gone already is no error."""
@@ -180,6 +193,11 @@ class Spool:
             (self._root / shard).mkdir(exist_ok=True)
         if missing:
             _sync_folder(self._root)
+
+
+def promised_sha256(name: str) -> str:
+    """Return the SHA-256, hexadecimal, that the data set had when its spool file got this name."""
+    return name[-_SHA256_DIGITS:]
 
 
 def _sync_folder(folder: Path) -> None:

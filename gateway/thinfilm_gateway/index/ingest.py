@@ -11,10 +11,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
+from thinfilm_gateway.archive.presence import NamedCopies, Presence
 from thinfilm_gateway.archive.values import text
 from thinfilm_gateway.index import audit, jobs
 from thinfilm_gateway.index.database import Database
-from thinfilm_gateway.index.models import Instance, Patient, Series, Study
+from thinfilm_gateway.index.models import Container, Instance, Patient, Series, Study
 from thinfilm_gateway.index.rows import Row, instance_row, patient_identity, patient_row, series_row, study_row
 from thinfilm_gateway.index.sql import insert_into
 from thinfilm_gateway.index.states import InstanceState
@@ -98,18 +99,23 @@ def required_uids(attributes: Dataset) -> RequiredUids:
 
 
 def register_all(
-    database: Database, batch: Sequence[Received], quiet: dt.timedelta, now: dt.datetime | None = None
+    database: Database,
+    batch: Sequence[Received],
+    quiet: dt.timedelta,
+    now: dt.datetime | None = None,
+    presence: Presence | None = None,
 ) -> list[Outcome]:
     """Enter a batch in one transaction, durable on return; the outcomes are in the order of the batch.
 
     `quiet` after this, the jobs of the series are due. Safe while other processes enter the same series.
+    presence: looks for the kept copy before an object counts as IDENTICAL; give it where that lets the new one go.
     Raises UnindexableDataSet (nothing of the batch is entered) and SQLAlchemyError if the index is away.
     """
     entries = [_Entry(received, required_uids(received.attributes)) for received in batch]
     for attempt in range(1, RACES + 1):
         try:
             with database.session() as session:
-                return _register(session, entries, quiet, now or dt.datetime.now(dt.UTC))
+                return _register(session, entries, quiet, now or dt.datetime.now(dt.UTC), presence)
         except (LostRace, IntegrityError, OperationalError) as error:
             if attempt == RACES or not _is_race(error):
                 raise
@@ -122,7 +128,7 @@ def register(session: Session, received: Received, quiet: dt.timedelta, now: dt.
     Raises UnindexableDataSet.
     """
     entries = [_Entry(received, required_uids(received.attributes))]
-    return _register(session, entries, quiet, now or dt.datetime.now(dt.UTC))[0]
+    return _register(session, entries, quiet, now or dt.datetime.now(dt.UTC), None)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,38 +143,46 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Revision:
-    """What is kept already under a SOP Instance UID; instance_pk and series_pk are None for one of the same batch."""
+    """What is kept already under a SOP Instance UID; instance_pk is None for one of the same batch."""
 
     revision: int
     sha256: str
     transfer_syntax_uid: str
     series_key: tuple[str, str]
     state: InstanceState
-    has_bytes: bool  # in the spool or in a container
+    copies: NamedCopies
     instance_pk: int | None
-    series_pk: int | None
 
     def holds(self, received: Received) -> bool:
         return self.sha256 == received.sha256 and self.transfer_syntax_uid == received.transfer_syntax_uid
 
-    @property
-    def is_sound(self) -> bool:
-        return self.has_bytes and self.state is not InstanceState.QUARANTINED
+    def is_row_of(self, received: Received) -> bool:
+        """Tell whether it was entered from this very file, by an attempt whose success was not confirmed."""
+        return received.spool_name is not None and self.copies.spool_name == received.spool_name
+
+    def is_sound(self, presence: Presence | None) -> bool:
+        if self.state is InstanceState.QUARANTINED or not self.copies:
+            return False
+        return presence is None or presence.any_lies_there(self.copies)
 
 
-def _register(session: Session, entries: Sequence[_Entry], quiet: dt.timedelta, now: dt.datetime) -> list[Outcome]:
+def _register(
+    session: Session, entries: Sequence[_Entry], quiet: dt.timedelta, now: dt.datetime, presence: Presence | None
+) -> list[Outcome]:
     known = _known_revisions(session, [entry.received.sop_instance_uid for entry in entries])
     outcomes: list[Outcome] = []
     new: list[tuple[_Entry, int]] = []  # with the revision that it becomes
-    healed_series: set[int] = set()
+    healing: list[tuple[_Entry, _Revision]] = []
     for entry in entries:
         received = entry.received
         revisions = known.setdefault(received.sop_instance_uid, [])
         same = next((revision for revision in revisions if revision.holds(received)), None)
-        if same is not None and same.is_sound:
+        if same is not None and same.is_row_of(received):
+            outcomes.append(Outcome.STORED)
+        elif same is not None and same.is_sound(presence):
             outcomes.append(Outcome.IDENTICAL)
         elif same is not None:
-            healed_series.add(_heal(session, same, received))
+            healing.append((entry, same))
             revisions[revisions.index(same)] = _kept(entry, same.revision)
             outcomes.append(Outcome.STORED)
         else:
@@ -178,12 +192,14 @@ def _register(session: Session, entries: Sequence[_Entry], quiet: dt.timedelta, 
             revisions.append(revision)
             new.append((entry, revision.revision))
             outcomes.append(Outcome.CONFLICT if revision.revision > 1 else Outcome.STORED)
-    series_pks = _series_pks(session, [entry for entry, _ in new])
+    series_pks = _series_pks(session, [entry for entry, _ in (*new, *healing)])
+    for entry, damaged in healing:
+        _heal(session, damaged, entry.received, series_pks[entry.series_key])
     rows = [_instance_row(entry, revision, series_pks[entry.series_key]) for entry, revision in new]
     if rows:
         session.connection().execute(insert_into(session, Instance), rows)
     # Last, because the rows of the jobs stay locked until the commit.
-    jobs.request_compression(session, healed_series | set(series_pks.values()), now + quiet, now)
+    jobs.request_compression(session, set(series_pks.values()), now + quiet, now)
     return outcomes
 
 
@@ -196,9 +212,8 @@ def _kept(entry: _Entry, revision: int) -> _Revision:
         received.transfer_syntax_uid,
         entry.series_key,
         InstanceState.RECEIVED,
-        has_bytes=True,
+        NamedCopies(received.spool_name, received.dataset_offset + received.dataset_bytes, None, None),
         instance_pk=None,
-        series_pk=None,
     )
 
 
@@ -212,14 +227,16 @@ def _known_revisions(session: Session, sop_instance_uids: Collection[str]) -> di
             Instance.transfer_syntax_uid,
             Instance.state,
             Instance.spool_name,
-            Instance.container_pk,
+            (Instance.dataset_offset + Instance.dataset_bytes).label("spool_bytes"),
+            Container.key,
+            Container.size_bytes,
             Instance.id,
-            Instance.series_pk,
             Series.series_instance_uid,
             Study.study_instance_uid,
         )
         .join(Series, Series.id == Instance.series_pk)
         .join(Study, Study.id == Series.study_pk)
+        .outerjoin(Container, Container.id == Instance.container_pk)
         .where(Instance.sop_instance_uid.in_(set(sop_instance_uids)))
         .order_by(Instance.revision)
     )
@@ -231,19 +248,23 @@ def _known_revisions(session: Session, sop_instance_uids: Collection[str]) -> di
             row.transfer_syntax_uid,
             (row.study_instance_uid, row.series_instance_uid),
             row.state,
-            row.spool_name is not None or row.container_pk is not None,
+            NamedCopies(row.spool_name, row.spool_bytes, row.key, row.size_bytes),
             row.id,
-            row.series_pk,
         )
         known.setdefault(row.sop_instance_uid, []).append(revision)
     return known
 
 
-def _heal(session: Session, damaged: _Revision, received: Received) -> int:
-    """Put the copy that has just arrived in the place of bytes that were damaged or lost; return the series."""
+def _heal(session: Session, damaged: _Revision, received: Received, series_pk: int) -> None:
+    """Put the copy that has just arrived in the place of bytes that were damaged or lost.
+
+    What the row says of the object is renewed too: it may have been read out of the damaged bytes.
+    """
     assert damaged.instance_pk is not None
-    assert damaged.series_pk is not None
     fresh = {
+        **instance_row(received.attributes),
+        "series_pk": series_pk,
+        "dataset_bytes": received.dataset_bytes,
         "spool_name": received.spool_name,
         "dataset_offset": received.dataset_offset,
         "container_pk": None,
@@ -256,10 +277,11 @@ def _heal(session: Session, damaged: _Revision, received: Received) -> int:
     }
     if damaged.state is not InstanceState.QUARANTINED:  # lost, by whatever accident: that is damage too
         move_instances(session, [damaged.instance_pk], damaged.state, InstanceState.QUARANTINED)
+        detail = "The index named a copy that is not where it should lie."
+        audit.record(session, "copy_lost", received.sop_instance_uid, detail=detail)
     if not move_instances(session, [damaged.instance_pk], InstanceState.QUARANTINED, InstanceState.RECEIVED, **fresh):
         raise LostRace(f"Another copy of {received.sop_instance_uid} has just healed it.")
     audit.record(session, "healed", received.sop_instance_uid, received.sender_ae_title, "An identical copy arrived.")
-    return damaged.series_pk
 
 
 def _record_conflict(session: Session, entry: _Entry, revisions: Sequence[_Revision], now: dt.datetime) -> None:

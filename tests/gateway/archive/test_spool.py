@@ -2,9 +2,11 @@
 
 import contextlib
 import datetime as dt
+import errno
 import hashlib
 import os
 import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinfilm_gateway.archive.spool import Spool, SpoolWriter
+from thinfilm_gateway.archive.spool import Spool, SpoolWriter, promised_sha256
 
 HEADER = b"header"
 
@@ -32,7 +34,7 @@ def written(spool: Spool, *parts: bytes) -> SpoolWriter:
 
 
 def files(spool: Spool) -> list[Path]:
-    return [path for path in spool.path("0" * 32).parent.parent.rglob("*") if path.is_file()]
+    return [path for path in spool.path("0" * 96).parent.parent.rglob("*") if path.is_file()]
 
 
 @contextlib.contextmanager
@@ -142,6 +144,51 @@ def test_a_disk_that_refuses_bytes_is_an_error_and_leaves_nothing_after_discard(
     assert files(spool) == []
 
 
+def test_a_name_keeps_the_checksum_that_its_data_set_was_received_with(spool: Spool) -> None:
+    writers = [written(spool, b"one"), written(spool, b"two")]
+    spool.commit(writers)
+    for writer, dataset in zip(writers, (b"one", b"two"), strict=True):
+        assert promised_sha256(str(writer.name)) == hashlib.sha256(dataset).hexdigest()
+
+
+def test_a_group_that_fails_is_given_up_only_when_none_of_it_is_being_synced_any_more(
+    spool: Spool, monkeypatch
+) -> None:
+    writers = [written(spool, bytes([number])) for number in range(4)]
+    failed, finished, fsync = threading.Event(), [], os.fsync
+
+    def first_fails_and_the_others_are_slow(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").stat().st_ino == first:
+            failed.set()
+            raise OSError(errno.EIO, "The disk is broken")
+        assert failed.wait(10)
+        for _ in range(20):
+            fsync(descriptor)
+        finished.append(descriptor)
+
+    first = os.fstat(writers[0]._file).st_ino
+    monkeypatch.setattr(os, "fsync", first_fails_and_the_others_are_slow)
+    with pytest.raises(OSError, match="broken"):
+        spool.commit(writers)
+    assert len(finished) == 3
+    for writer in writers:
+        writer.discard()
+    assert files(spool) == []
+
+
+def test_an_object_can_be_discarded_while_its_last_bytes_are_being_written(spool: Spool, monkeypatch) -> None:
+    writer = written(spool, b"data set")
+
+    def refuse(descriptor: int, data: memoryview) -> int:
+        writer.discard()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        _ = writer.sha256
+    assert files(spool) == []
+
+
 def test_a_removed_object_is_gone_and_removing_it_again_is_no_error(spool: Spool) -> None:
     writer = written(spool, b"x")
     spool.commit([writer])
@@ -150,7 +197,7 @@ def test_a_removed_object_is_gone_and_removing_it_again_is_no_error(spool: Spool
     assert list(spool.names()) == []
 
 
-@pytest.mark.parametrize("name", ["", "../../etc/passwd", "A" * 32, "0" * 31, "0" * 33, "0" * 31 + "\n"])
+@pytest.mark.parametrize("name", ["", "../../etc/passwd", "A" * 96, "0" * 32, "0" * 95, "0" * 97, "0" * 95 + "\n"])
 def test_a_name_that_is_none_of_the_spool_is_refused(spool: Spool, name: str) -> None:
     with pytest.raises(ValueError, match="not the name of a spool file"):
         spool.path(name)

@@ -9,6 +9,7 @@ from pydicom.data import get_charset_files, get_testdata_file
 from sqlalchemy import func, select, update
 
 from support.received import EARLY, QUIET, new_uid, raw_attributes, received, series_of
+from thinfilm_gateway.archive.values import text
 from thinfilm_gateway.index import archiving
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.ingest import Outcome, Received, UnindexableDataSet, register, register_all, required_uids
@@ -161,6 +162,30 @@ def test_an_identical_copy_heals_an_instance_whose_bytes_are_lost(database: Data
     register_all(database, [one], QUIET)
     assert register_all(database, [replace(one, spool_name="found")], QUIET) == [Outcome.STORED]
     assert the_instance(database, one.sop_instance_uid).spool_name == "found"
+
+
+def test_a_copy_that_heals_renews_what_was_read_out_of_damaged_bytes(database: Database) -> None:
+    true = received(b"true", InstanceNumber=7)
+    misread = raw_attributes(
+        SOPInstanceUID=true.sop_instance_uid.encode(), InstanceNumber=b"9", StudyInstanceUID=new_uid().encode()
+    )
+    register_all(database, [replace(true, attributes=misread, dataset_bytes=1)], QUIET)
+    with database.session() as session:
+        archiving.quarantine(session, the_instance(database, true.sop_instance_uid).id, "It is damaged.")
+    assert register_all(database, [replace(true, spool_name="fresh")], QUIET) == [Outcome.STORED]
+    healed = the_instance(database, true.sop_instance_uid)
+    assert (healed.instance_number, healed.dataset_bytes) == (7, 4)
+    assert (text(true.attributes, "StudyInstanceUID"),) in rows_of(database, Study.study_instance_uid)
+    with database.reading() as session:
+        assert session.get_one(Series, healed.series_pk).series_instance_uid == text(
+            true.attributes, "SeriesInstanceUID"
+        )
+
+
+def test_an_object_entered_by_an_attempt_that_was_not_confirmed_is_stored_not_identical(database: Database) -> None:
+    one = received()
+    assert [register_all(database, [one], QUIET) for _ in range(2)] == [[Outcome.STORED]] * 2
+    assert rows_of(database, Instance.spool_name) == [(one.spool_name,)]
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])

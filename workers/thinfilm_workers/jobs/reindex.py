@@ -26,7 +26,7 @@ from thinfilm_gateway.index import archiving, holdings
 from thinfilm_gateway.index.archiving import Placement
 from thinfilm_gateway.index.ingest import Received, register
 from thinfilm_workers.context import Context
-from thinfilm_workers.receipt import NotReceived, read_file
+from thinfilm_workers.receipt import DAMAGED, NotReceived, read_file, read_spooled
 
 log = structlog.get_logger()
 
@@ -56,9 +56,10 @@ class _ContainerFacts:
 
 @dataclass(frozen=True)
 class _Copy:
-    """A copy of an object, in the spool or in a container."""
+    """A copy of an object, in the spool or in a container. is_damaged: a spool file that is not what was received."""
 
     received: Received
+    is_damaged: bool = False
     container_key: str | None = None
     entry: int = 0
     stored_bytes: int = 0
@@ -131,7 +132,7 @@ class _Survey:
                     shares = stored_shares(container.manifest, container.size)
                     for entry in container.reading_order():
                         if received := self._read_entry(container, key, entry, created_at):
-                            notes.add(_Copy(received, key, entry, shares[entry]))
+                            notes.add(_Copy(received, False, key, entry, shares[entry]))
                         self._progress()
             except DamagedContainer as error:
                 self.damages.append(f"Container {key}: {error}")
@@ -140,32 +141,34 @@ class _Survey:
         """Note every object in the spool."""
         for name in self._context.spool.names():
             try:
-                received = read_file(self._context.spool.path(name), name)
+                spooled = read_spooled(self._context.spool, name)
             except (NotReceived, FileNotFoundError) as error:
                 self.damages.append(f"Spool file {name}: {error}")
             else:
-                notes.add(_Copy(_slim(received)))
+                if spooled.is_damaged:
+                    self.damages.append(f"Spool file {name}: {DAMAGED}")
+                notes.add(_Copy(_slim(spooled.received), spooled.is_damaged))
             self._progress()
 
     def merged(self, copies: Iterable[_Copy]) -> Iterator[_Copy]:
-        """Make one of the copies of one object: in its newest container, with the name of its spool file.
+        """Make one of the copies of one object: in its newest container, with its spool file if that is good.
 
-        A spool file that differs from a container's proven bytes is a damaged copy, no object of its own.
+        A spool file with another SHA-256 in its name is an object of its own.
         """
         spooled: dict[str, _Copy] = {}
         home: _Copy | None = None
         for copy in copies:
             if copy.container_key is None:
-                spooled.setdefault(copy.received.sha256, copy)
+                held = spooled.get(copy.received.sha256)
+                if held is None or held.is_damaged:
+                    spooled[copy.received.sha256] = copy
             elif home is None or self._stored_at(copy) > self._stored_at(home):
                 home = copy
-        if home is None:
-            yield from spooled.values()
-            return
-        same = spooled.pop(home.received.sha256, None)
-        yield replace(home, received=replace(home.received, spool_name=same.received.spool_name if same else None))
-        for copy in spooled.values():
-            self.damages.append(f"Spool file {copy.received.spool_name}: it differs from what the archive has proven.")
+        if home is not None:
+            same = spooled.pop(home.received.sha256, None)
+            spool_name = same.received.spool_name if same and not same.is_damaged else None
+            yield replace(home, received=replace(home.received, spool_name=spool_name))
+        yield from spooled.values()
 
     def _stored_at(self, copy: _Copy) -> dt.datetime:
         return self.facts[str(copy.container_key)].created_at
@@ -200,14 +203,19 @@ def _enter(session: Session, context: Context, notes: Iterable[_Copy], survey: _
     quiet = dt.timedelta(seconds=context.settings.series_quiet_seconds)
     homes: dict[str, list[Placement]] = defaultdict(list)
     housed: set[int] = set()
+    damaged: set[int] = set()
     for _, copies in groupby(notes, key=lambda copy: (copy.received.received_at, copy.received.sop_instance_uid)):
         for copy in survey.merged(copies):
             received = copy.received
             pk = holdings.instance_pk(session, received)
-            if pk is None:
+            if pk is None or (pk in damaged and not copy.is_damaged):
                 register(session, received, quiet)
                 pk = holdings.instance_pk(session, received)
                 assert pk is not None, "It was registered just now."
+                damaged.discard(pk)
+                if copy.is_damaged:
+                    archiving.quarantine(session, pk, DAMAGED)
+                    damaged.add(pk)
             if copy.container_key and pk not in housed:
                 homes[copy.container_key].append(Placement(pk, copy.entry, copy.stored_bytes))
                 housed.add(pk)
