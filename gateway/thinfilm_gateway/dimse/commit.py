@@ -4,21 +4,24 @@ One thread a process takes whatever its associations have finished, syncs it in 
 transaction. It never waits for more: groups come about by themselves while the group before them is being committed.
 """
 
+import contextlib
 import dataclasses
 import datetime as dt
 import queue
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
+from thinfilm_gateway.archive.presence import Presence
 from thinfilm_gateway.archive.spool import Spool, SpoolWriter
+from thinfilm_gateway.archive.store import ObjectStore
 from thinfilm_gateway.index.database import Database
-from thinfilm_gateway.index.holdings import known_spool_names
-from thinfilm_gateway.index.ingest import Outcome, Received, register_all
+from thinfilm_gateway.index.ingest import Outcome, Received, UnindexableDataSet, register_all
 
 log = structlog.get_logger()
 
@@ -29,7 +32,10 @@ _INDEX_IS_AWAY = (OperationalError, InterfaceError, NoConnectionFree)
 
 
 class CannotCommit(Exception):
-    """Disk or index do not take the object now; the message is one short sentence. Nothing of it was kept."""
+    """Disk or index do not take the object now; the message is one short sentence.
+
+    Whether the index has it is not certain, so its file may stay: the sweep enters it if no row names it.
+    """
 
 
 @dataclass(frozen=True)
@@ -42,14 +48,14 @@ class _Waiting:
 class Committer:
     """Commits objects for all associations of a process, in a thread of its own."""
 
-    def __init__(self, spool: Spool, database: Database, quiet: dt.timedelta) -> None:
-        """quiet: how long a series must be silent before it is compressed."""
+    def __init__(self, spool: Spool, store: ObjectStore, database: Database, quiet: dt.timedelta) -> None:
+        """store: where archived objects lie; quiet: how long a series must be silent before it is compressed."""
         self.available = True  # whether the index took the last group, or answered since
         self._spool = spool
+        self._presence = Presence(spool, store)
         self._database = database
         self._quiet = quiet
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._doubtful: set[str] = set()  # spool files of groups for which the index gave no clear answer
         self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
 
     def start(self) -> None:
@@ -76,19 +82,21 @@ class Committer:
         return outcome
 
     def _run(self) -> None:
-        group: list[_Waiting] | None = []
-        while group is not None:
-            group = self._next_group()
-            if group:
-                self._commit_group(group)
-            if not self.available or self._doubtful:
-                self._probe()
+        while (group := self._next_group()) is not None:
+            try:
+                if group:
+                    self._commit_group(group)
+                if not self.available:
+                    self.available = self._database.is_reachable()
+            except Exception as error:  # whatever it is: nobody may wait for ever, and the thread goes on
+                _fail(group, CannotCommit("The gateway failed; see its log."))
+                with contextlib.suppress(Exception):
+                    log.exception("commit_failed", objects=len(group), error=type(error).__name__)
 
     def _next_group(self) -> list[_Waiting] | None:
         """Wait for an object and take all that are there; empty when it is time to probe, None at the end."""
-        settled = self.available and not self._doubtful
         try:
-            first = self._queue.get(timeout=None if settled else PROBE_SECONDS)
+            first = self._queue.get(timeout=None if self.available else PROBE_SECONDS)
         except queue.Empty:
             return []
         if first is None:
@@ -109,39 +117,40 @@ class Committer:
         try:
             self._spool.commit([waiting.writer for waiting in group])
         except Exception as error:
-            log.error("spool_refused", objects=len(group), error=str(error))
             for waiting in group:
                 waiting.writer.discard()
-                waiting.outcome.set_exception(CannotCommit("The spool cannot be written."))
+            _fail(group, CannotCommit("The spool cannot be written."))
+            log.error("spool_refused", objects=len(group), error=str(error))
         else:
             self._register(group)
 
     def _register(self, group: list[_Waiting]) -> None:
         try:
-            outcomes = register_all(self._database, [_named(waiting) for waiting in group], self._quiet)
+            outcomes = register_all(
+                self._database, [_named(waiting) for waiting in group], self._quiet, presence=self._presence
+            )
         except _INDEX_IS_AWAY as error:
-            log.error("index_refused", objects=len(group), error=str(error))
             self.available = False
-            self._fail(group, CannotCommit("The index is not available."))
+            _fail(group, CannotCommit("The index is not available."))
+            log.error("index_refused", objects=len(group), error=type(error).__name__)
         except Exception as error:
             if len(group) > 1:  # one of them is not as the index wants it: let it fail alone
                 for waiting in group:
                     self._register([waiting])
             else:
-                log.error(
-                    "object_refused", sop_instance_uid=group[0].received.sop_instance_uid, error=type(error).__name__
-                )
-                self._fail(group, error)
+                self._refuse(group[0], error)
         else:
             for waiting, outcome in zip(group, outcomes, strict=True):
                 if outcome is Outcome.IDENTICAL:
                     self._drop(str(waiting.writer.name))
                 waiting.outcome.set_result(outcome)
 
-    def _fail(self, group: list[_Waiting], error: Exception) -> None:
-        for waiting in group:
-            self._doubtful.add(str(waiting.writer.name))
-            waiting.outcome.set_exception(error)
+    def _refuse(self, waiting: _Waiting, error: Exception) -> None:
+        """Fail one object. Its file goes only where the index was not even asked, and so cannot have a row for it."""
+        if isinstance(error, UnindexableDataSet):
+            waiting.writer.discard()
+        _fail([waiting], error)
+        log.error("object_refused", sop_instance_uid=waiting.received.sop_instance_uid, error=type(error).__name__)
 
     def _drop(self, name: str) -> None:
         try:
@@ -149,24 +158,12 @@ class Committer:
         except OSError as error:
             log.error("spool_file_left", name=name, error=str(error))  # the sweep finds it
 
-    def _probe(self) -> None:
-        """See whether the index answers; if so, remove the files of failed groups that it does not know.
 
-        A connection that breaks during COMMIT leaves open whether the rows are there, so a file goes only after the
-        index itself said that no row names it. What is in doubt when the process ends is left to the sweep.
-        """
-        self.available = self._database.is_reachable()
-        if not self.available or not self._doubtful:
-            return
-        try:
-            with self._database.reading() as session:
-                known = known_spool_names(session, self._doubtful)
-        except SQLAlchemyError:
-            self.available = False
-            return
-        for name in self._doubtful - known:
-            self._drop(name)
-        self._doubtful.clear()
+def _fail(group: Sequence[_Waiting], error: Exception) -> None:
+    """Give the error to those of the group that have no outcome yet."""
+    for waiting in group:
+        if not waiting.outcome.done():
+            waiting.outcome.set_exception(error)
 
 
 def _named(waiting: _Waiting) -> Received:

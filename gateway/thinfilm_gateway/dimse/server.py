@@ -104,10 +104,11 @@ class Receiver:
         """Bind the port. Raises OSError if it cannot be had, UnusableIndex for a wrong database_url."""
         self._database = Database(settings.index_url)
         spool = Spool(settings.spool_dir)
-        self._committer = Committer(spool, self._database, dt.timedelta(seconds=settings.series_quiet_seconds))
+        store = FolderStore(settings.archive_dir)
+        self._committer = Committer(spool, store, self._database, dt.timedelta(seconds=settings.series_quiet_seconds))
         self._objects = ObjectReader(
             spool,
-            FolderStore(settings.archive_dir),
+            store,
             settings.decoded_cache_bytes,
             settings.large_object_bytes,
             temporary_dir=settings.spool_dir,  # where a large object surely finds room

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import hashlib
+import os
 import re
 import resource
 import socket
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event
+from sqlalchemy import event, select
 
 from support import dcmtk
 from support.datasets import (
@@ -33,6 +34,7 @@ from support.datasets import (
     uid,
     with_pixels,
 )
+from support.query_retrieve import archive
 from support.receiver import Running, receiver_process, running_receiver, wait_until
 from support.relay import Cut, Relay, relay
 from support.scu import Answer, StorageUser, storage_user, store_all
@@ -40,10 +42,12 @@ from support.servers import PostgresServer, free_port, postgres
 from thinfilm_gateway.archive import part10, values
 from thinfilm_gateway.archive.dataset import UnreadableDataSet, outline
 from thinfilm_gateway.archive.spool import Spool
+from thinfilm_gateway.archive.store import FolderStore
 from thinfilm_gateway.dimse import status
-from thinfilm_gateway.dimse.commit import Committer
+from thinfilm_gateway.dimse.commit import CannotCommit, Committer
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.ingest import Outcome, Received, UnindexableDataSet
+from thinfilm_gateway.index.models import AuditEvent
 
 MIB = 1024 * 1024
 CT, OTHER_CT, *_ = ct_series(4)
@@ -54,6 +58,13 @@ INDEX_AWAY = Answer(status.OUT_OF_RESOURCES, "The index is not available.")
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[Running]:
     with running_receiver(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def quick_receiver(tmp_path: Path) -> Iterator[Running]:
+    """A receiver whose series are due for compression at once."""
+    with running_receiver(tmp_path, series_quiet_seconds=0, lossless_codecs=("jpegls",)) as running:
         yield running
 
 
@@ -186,6 +197,33 @@ def test_an_identical_object_is_acknowledged_again_and_kept_once(receiver: Runni
     assert len(receiver.files()) == 1
 
 
+@pytest.mark.parametrize("how", ["gone", "shorter", "archived"])
+def test_an_identical_object_takes_the_place_of_a_copy_that_is_lost(quick_receiver: Running, how: str) -> None:
+    receiver = quick_receiver
+    assert store_all(receiver.port, [CT]) == [STORED]
+    if how == "archived":
+        archive(receiver, drop_spool=True)
+        (container,) = [path for path in receiver.settings.archive_dir.rglob("*") if path.is_file()]
+        container.unlink()
+    else:
+        (path,) = receiver.files()
+        path.unlink() if how == "gone" else os.truncate(path, 1000)
+    assert store_all(receiver.port, [CT]) == [STORED]
+    assert kept(receiver) == {CT.sop_instance_uid: CT.dataset}
+    assert [row.state for row in receiver.instances()] == ["received"]
+    with receiver.database.reading() as session:
+        assert sorted(session.scalars(select(AuditEvent.kind))) == ["copy_lost", "healed"]
+
+
+def test_an_identical_object_is_dropped_while_its_container_is_there(quick_receiver: Running) -> None:
+    receiver = quick_receiver
+    assert store_all(receiver.port, [CT]) == [STORED]
+    archive(receiver, drop_spool=True)
+    assert store_all(receiver.port, [CT]) == [STORED]
+    assert [row.state for row in receiver.instances()] == ["archived"]
+    assert receiver.files() == []
+
+
 def test_other_content_under_the_same_uid_is_kept_beside_the_first(receiver: Running) -> None:
     changed = CT._replace(dataset=CT.dataset[:-2] + b"\x12\x34")
     assert store_all(receiver.port, [CT, changed]) == [STORED, STORED]
@@ -290,15 +328,19 @@ def test_an_index_that_is_away_is_told_and_objects_are_taken_when_it_is_back(
         assert user.store(OTHER_CT) == INDEX_AWAY
         line.cut(Cut.NEVER)
         wait_until(lambda: user.store(OTHER_CT) == STORED, "objects are taken again")
-    wait_until(lambda: len(receiver.files()) == 2, "nothing of the refused objects is in the spool")
     assert kept(receiver) == {CT.sop_instance_uid: CT.dataset, OTHER_CT.sop_instance_uid: OTHER_CT.dataset}
 
 
-def test_an_object_whose_commit_did_not_reach_the_index_leaves_nothing(behind_relay: tuple[Running, Relay]) -> None:
+def test_an_object_whose_commit_did_not_reach_the_index_leaves_its_file_to_the_sweep(
+    behind_relay: tuple[Running, Relay],
+) -> None:
     receiver, line = behind_relay
     line.cut(Cut.BEFORE, b"COMMIT")
-    assert store_all(receiver.port, [CT]) == [INDEX_AWAY]
-    receiver.assert_nothing_kept()
+    with storage_user(receiver.port, [CT, OTHER_CT]) as user:
+        assert user.store(CT) == INDEX_AWAY
+        wait_until(lambda: user.store(OTHER_CT) == STORED, "the index is back")
+    assert kept(receiver) == {OTHER_CT.sop_instance_uid: OTHER_CT.dataset}
+    assert CT.dataset in [path.read_bytes()[-len(CT.dataset) :] for path in receiver.files()]
 
 
 def test_an_object_whose_commit_was_not_confirmed_keeps_its_bytes(behind_relay: tuple[Running, Relay]) -> None:
@@ -362,7 +404,7 @@ def committer(tmp_path: Path) -> Iterator[tuple[Committer, Spool, Database]]:
     database = Database(f"sqlite:///{tmp_path / 'index.sqlite'}")
     database.upgrade()
     spool = Spool(tmp_path / "spool")
-    committer = Committer(spool, database, dt.timedelta(seconds=30))
+    committer = Committer(spool, FolderStore(tmp_path / "archive"), database, dt.timedelta(seconds=30))
     yield committer, spool, database
     committer.stop()
     database.dispose()
@@ -411,6 +453,21 @@ def test_an_object_that_the_index_cannot_take_fails_alone(committer: tuple[Commi
     assert outcomes[0].result() is outcomes[2].result() is Outcome.STORED
     assert isinstance(outcomes[1].exception(), UnindexableDataSet)
     wait_until(lambda: len(list(spool.names())) == 2, "nothing of the bad object is in the spool")
+
+
+def test_an_error_that_nobody_foresaw_fails_its_group_and_the_next_is_committed(
+    committer: tuple[Committer, Spool, Database],
+) -> None:
+    group, spool, _ = committer
+    writer = spool.create()
+    writer.begin_dataset()
+    strange: Any = object()  # no received object at all
+    failed = group.hand_in(writer, strange)
+    beside = hand_in(group, spool, OTHER_CT)
+    group.start()
+    assert isinstance(failed.exception(timeout=20), TypeError)
+    assert isinstance(beside.exception(timeout=20), CannotCommit)
+    assert hand_in(group, spool, CT).result(timeout=20) is Outcome.STORED
 
 
 def large_object(size: int) -> EncodedDataSet:
