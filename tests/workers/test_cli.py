@@ -45,11 +45,11 @@ def test_retry_brings_back_what_was_left_as_received(
     series = ct_series(2)
     house.receive(series)
 
-    def full(key: str, source: object) -> None:
-        raise OSError(28, "No space left on device")
+    def closed(key: str, source: object) -> None:
+        raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as disk:
-        disk.setattr(house.context.store, "put", full)
+        disk.setattr(house.context.store, "put", closed)
         house.work()
     assert house.states() == ["as_received"] * 2
 
