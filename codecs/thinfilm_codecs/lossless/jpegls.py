@@ -18,7 +18,7 @@ _GREEN_SUBTRACTED = b"\x01"
 _END_OF_IMAGE = b"\xff\xd9"
 
 _MIN_SAMPLES = 64
-"""Below this, the output buffer that pyjpegls makes has no room for the markers; up to 128 samples, noise may not fit."""
+"""Below this, the output buffer that pyjpegls makes has no room for the markers, and up to 128 not always."""
 
 
 class JpegLs(TallImageCodec):
