@@ -5,12 +5,9 @@ health page and, with a broker, the dispatcher. A child that dies is started aga
 """
 
 import contextlib
-import multiprocessing
 import os
-import signal
 import socket
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection
 
 import structlog
 
@@ -18,6 +15,7 @@ from thinfilm_gateway import data_folder
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.policy import lossless
+from thinfilm_gateway.stop_signal import stop_signal
 from thinfilm_gateway.supervisor import Child, receive, stop_all, supervise, work
 from thinfilm_gateway.web.health import HealthPage, Processes
 
@@ -35,7 +33,7 @@ def serve(settings: Settings) -> None:
     nothing is left running then.
     """
     with contextlib.ExitStack() as cleanup:
-        stop = cleanup.enter_context(_stop_signal())
+        stop = cleanup.enter_context(stop_signal())
         lossless.candidates(settings.lossless_codecs)
         data_folder.make(settings.data_dir)
         if not settings.database_url:
@@ -126,22 +124,3 @@ def _reserved_port(settings: Settings) -> Iterator[Settings]:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:
     return f"The gateway cannot listen on {host} port {port}: {error.strerror}."
-
-
-@contextlib.contextmanager
-def _stop_signal() -> Iterator[Connection]:
-    """Give a connection that becomes readable when the process is asked to stop."""
-    receiving, sending = multiprocessing.Pipe(duplex=False)
-
-    def ask(signum: int, frame: object) -> None:
-        del signum, frame
-        sending.send_bytes(b"stop")
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield receiving
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        sending.close()
-        receiving.close()

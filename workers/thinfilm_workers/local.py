@@ -4,8 +4,7 @@ import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -17,6 +16,7 @@ from thinfilm_gateway import logs
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.index import jobs
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.stop_signal import stop_signal
 from thinfilm_workers.context import Context
 from thinfilm_workers.jobs.evict import evict
 from thinfilm_workers.jobs.sweep import sweep, tidy
@@ -38,7 +38,7 @@ class _Child:
 
 def run_workers(settings: Settings, stop_seconds: float = STOP_SECONDS) -> None:
     """Run settings.local_workers processes and the periodic sweep until SIGTERM or SIGINT."""
-    with _stop_signal() as stop:
+    with stop_signal() as stop:
         if not settings.database_url:
             _release_jobs(settings)
         maintenance = _Maintenance(settings)
@@ -51,25 +51,6 @@ def run_workers(settings: Settings, stop_seconds: float = STOP_SECONDS) -> None:
         _stop(children, stop_seconds)
         maintenance.stop()
     log.info("workers_stopped")
-
-
-@contextmanager
-def _stop_signal() -> Iterator[Connection]:
-    """Give a connection that becomes readable when the process is asked to stop."""
-    receiving, sending = multiprocessing.Pipe(duplex=False)
-
-    def ask(signum: int, frame: object) -> None:
-        del signum, frame
-        sending.send_bytes(b"stop")
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield receiving
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        sending.close()
-        receiving.close()
 
 
 def _release_jobs(settings: Settings) -> None:
