@@ -56,8 +56,11 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process is not None and self._process.is_alive()
+        """Whether the process runs.
+
+        Asked of its sentinel, since only one of two threads that reap a process learns that it ended.
+        """
+        return self._process is not None and not wait([self._process.sentinel], 0)
 
     def start(self) -> None:
         """Start the process."""
@@ -93,6 +96,7 @@ class Child:
             self._early_deaths = self._early_deaths + 1 if young else 0
             pause = min(LONGEST_PAUSE_SECONDS, 0.25 * 2**self._early_deaths)
             self._restart_at = now + pause
+            self.process.join()
             log.error("process_died", process=self.name, exit_code=self.process.exitcode, restart_in_seconds=pause)
         if now >= self._restart_at:
             self.start()
