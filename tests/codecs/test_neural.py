@@ -1,5 +1,6 @@
 """The neural codec: exact on every kernel, equal to its specification, and never fooled by damaged bytes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from support import codec_goldens
 from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
-from thinfilm_codecs.lossless.neural import Neural, Preset, compiled, reference
-from thinfilm_codecs.lossless.neural.model import Linear, Network, shipped
+from thinfilm_codecs.lossless.neural import Neural, Preset, compiled, parameters, reference, shape
+from thinfilm_codecs.lossless.neural.model import Linear, Model, Network, shipped
 from thinfilm_codecs.lossless.neural.parameters import BIAS_STEPS, Parameters, pack, unpack
 from thinfilm_codecs.lossless.neural.planes import Geometry, padded, unpadded
 from thinfilm_codecs.lossless.neural.values import ValueMap
@@ -21,12 +22,12 @@ FAST = Neural(Preset.FAST)
 GOLDEN = Path(__file__).parent / "golden" / "neural"
 
 
-def volume(shape: tuple[int, int, int], noise: float = 3.0, seed: int = 0) -> np.ndarray:
+def volume(size: tuple[int, int, int], noise: float = 3.0, seed: int = 0) -> np.ndarray:
     """A smooth volume with noise, a background of one value and an edge."""
     random = np.random.default_rng(seed)
-    z, y, x = np.indices(shape)
-    samples = 300 + 80 * np.sin(x / 7) + 60 * np.cos(y / 9 + z / 5) + random.normal(0, noise, shape)
-    samples[(x - shape[2] / 2) ** 2 + (y - shape[1] / 2) ** 2 > (shape[2] / 2.2) ** 2] = 0
+    z, y, x = np.indices(size)
+    samples = 300 + 80 * np.sin(x / 7) + 60 * np.cos(y / 9 + z / 5) + random.normal(0, noise, size)
+    samples[(x - size[2] / 2) ** 2 + (y - size[1] / 2) ** 2 > (size[2] / 2.2) ** 2] = 0
     return samples.clip(0, 4095).astype(np.uint16)
 
 
@@ -48,19 +49,30 @@ def test_this_machine_has_a_compiled_kernel() -> None:
     assert "portable" in compiled.instruction_sets()
 
 
+def random_network(width: int) -> Network:
+    """A network of no sense, whose sums stay in bounds."""
+    random = np.random.default_rng(width)
+    shapes = ((width, shape.INPUTS), (shape.HIDDEN_2, width), (shape.OUTPUTS, shape.HIDDEN_2))
+    first, second, third = (random.integers(-30, 31, each).astype(np.int8) for each in shapes)
+    one, two, three = (random.integers(-500, 501, each[0]).astype(np.int32) for each in shapes)
+    return Network((first, second, third), (one, two, three))
+
+
 @settings(max_examples=60, deadline=None)
-@given(group=groups())
-def test_every_kernel_codes_exactly_as_the_specification_does(group: tuple[np.ndarray, Geometry]) -> None:
+@given(group=groups(), network=st.sampled_from([shipped().network, *map(random_network, shape.WIDTHS)]))
+def test_every_kernel_codes_exactly_as_the_specification_does(
+    group: tuple[np.ndarray, Geometry], network: Network
+) -> None:
     values, geometry = group
     model = shipped()
-    stream = reference.encode(values, geometry, model.linear, model.network, model)
-    decoded = reference.decode(stream, geometry, model.linear, model.network, model)
+    stream = reference.encode(values, geometry, model.linear, network, model)
+    decoded = reference.decode(stream, geometry, model.linear, network, model)
     assert decoded is not None
     assert np.array_equal(unpadded(decoded, geometry), values)
     for kernel in compiled.instruction_sets():
         planes = compiled.Group(geometry, padded(values, geometry), geometry.empty(0))
-        assert compiled.encode(planes, model.linear, model.network, model, kernel) == stream
-        found = compiled.decode(stream, geometry, model.linear, model.network, model, kernel)
+        assert compiled.encode(planes, model.linear, network, model, kernel) == stream
+        found = compiled.decode(stream, geometry, model.linear, network, model, kernel)
         assert found is not None
         assert np.array_equal(found, decoded)
 
@@ -68,20 +80,20 @@ def test_every_kernel_codes_exactly_as_the_specification_does(group: tuple[np.nd
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32"])
 @pytest.mark.parametrize("kind", ["constant", "ramp", "noise", "sparse", "extremes", "volume"])
 def test_samples_of_every_type_come_back(dtype: str, kind: str) -> None:
-    limits, shape = np.iinfo(dtype), (3, 33, 40)
+    limits, size = np.iinfo(dtype), (3, 33, 40)
     low, high = max(limits.min, -1000), min(limits.max, 3000)
     random = np.random.default_rng(1)
     samples = {
-        "constant": np.full(shape, low),
-        "ramp": np.arange(np.prod(shape)).reshape(shape) % (high - low) + low,
-        "noise": random.integers(low, high, shape),
-        "sparse": random.integers(0, 12, shape) * 9 + low // 2,
-        "extremes": random.choice([low, high], shape),
-        "volume": volume(shape).astype(np.int64) // 8,
+        "constant": np.full(size, low),
+        "ramp": np.arange(np.prod(size)).reshape(size) % (high - low) + low,
+        "noise": random.integers(low, high, size),
+        "sparse": random.integers(0, 12, size) * 9 + low // 2,
+        "extremes": random.choice([low, high], size),
+        "volume": volume(size).astype(np.int64) // 8,
     }[kind]
     block = PixelBlock(samples.clip(limits.min, limits.max).astype(dtype), 16)
-    parameters = FAST.prepare(block)
-    decoded = FAST.decode(FAST.encode(block, parameters), block.layout, parameters)
+    fitted = FAST.prepare(block)
+    decoded = FAST.decode(FAST.encode(block, fitted), block.layout, fitted)
     assert decoded.dtype == block.samples.dtype
     assert np.array_equal(decoded, block.samples)
 
@@ -89,18 +101,18 @@ def test_samples_of_every_type_come_back(dtype: str, kind: str) -> None:
 def test_colour_comes_back() -> None:
     samples = np.stack([volume((2, 30, 31)) // 2, volume((2, 30, 31), seed=1) // 3, volume((2, 30, 31))], 3)
     block = PixelBlock(samples.astype(np.uint16), 16)
-    parameters = FAST.prepare(block)
-    assert np.array_equal(FAST.decode(FAST.encode(block, parameters), block.layout, parameters), samples)
+    fitted = FAST.prepare(block)
+    assert np.array_equal(FAST.decode(FAST.encode(block, fitted), block.layout, fitted), samples)
 
 
 def test_a_stack_in_groups_comes_back_and_each_group_alone() -> None:
     block = PixelBlock(volume((45, 64, 60)), 12)
     codec = Neural()
-    parameters = codec.prepare(block)
+    fitted = codec.prepare(block)
     for first in (0, 20, 40):
         group = block.frames(first, 20)
-        stream = codec.encode(group, parameters)
-        assert np.array_equal(codec.decode(stream, group.layout, parameters), group.samples)
+        stream = codec.encode(group, fitted)
+        assert np.array_equal(codec.decode(stream, group.layout, fitted), group.samples)
 
 
 def test_fitting_makes_a_noisy_volume_smaller_than_the_shipped_model_alone() -> None:
@@ -108,9 +120,35 @@ def test_fitting_makes_a_noisy_volume_smaller_than_the_shipped_model_alone() -> 
     sizes = []
     for preset in (Preset.FAST, Preset.DEFAULT):
         codec = Neural(preset)
-        parameters = codec.prepare(block)
-        sizes.append(len(parameters) + len(codec.encode(block, parameters)))
+        fitted = codec.prepare(block)
+        sizes.append(len(fitted) + len(codec.encode(block, fitted)))
     assert sizes[1] <= sizes[0] * 1.002
+
+
+def wide_model() -> Model:
+    """A model like the shipped one, but for the width of its network."""
+    model, network = shipped(), random_network(192)
+    return replace(model, identity=bytes(16), network=network)
+
+
+def test_parameters_carry_the_differences_of_a_wide_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = wide_model()
+    monkeypatch.setattr(parameters, "named", lambda identity: wide)
+    weights, biases = wide.network.weights, wide.network.biases
+    moved = Network((weights[0] + np.int8(1), weights[1] - np.int8(1), weights[2]), (biases[0] + 16, *biases[1:]))
+    data = pack(Parameters(wide, ValueMap(0, 4095), 1, 2, wide.linear, moved))
+    found = unpack(data).network
+    assert all(map(np.array_equal, (*found.weights, *found.biases), (*moved.weights, *moved.biases)))
+
+
+def test_parameters_name_their_model() -> None:
+    fitted = FAST.prepare(PixelBlock(volume((2, 40, 40)), 12))
+    assert FAST.model_hashes(fitted) == (shipped().identity.hex(),)
+
+
+def test_a_network_of_an_unknown_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="97 wide"):
+        random_network(97)
 
 
 def test_a_range_beyond_16_bits_is_refused() -> None:
@@ -120,9 +158,9 @@ def test_a_range_beyond_16_bits_is_refused() -> None:
 
 
 def test_a_group_of_another_stack_is_refused() -> None:
-    parameters = FAST.prepare(PixelBlock(volume((2, 40, 40)), 12))
+    fitted = FAST.prepare(PixelBlock(volume((2, 40, 40)), 12))
     with pytest.raises(UnsupportedPixels):
-        FAST.encode(PixelBlock(np.full((2, 40, 40), 60000, np.uint16), 16), parameters)
+        FAST.encode(PixelBlock(np.full((2, 40, 40), 60000, np.uint16), 16), fitted)
 
 
 def _mutations(data: bytes, random: np.random.Generator, count: int) -> list[bytes]:
@@ -146,16 +184,16 @@ def _mutations(data: bytes, random: np.random.Generator, count: int) -> list[byt
 
 def test_damaged_streams_are_refused_even_behind_a_right_checksum() -> None:
     block = PixelBlock(volume((2, 40, 44)), 12)
-    parameters = FAST.prepare(block)
-    stream = FAST.encode(block, parameters)
+    fitted = FAST.prepare(block)
+    stream = FAST.encode(block, fitted)
     random = np.random.default_rng(7)
     for damaged in _mutations(stream, random, 500):
         with pytest.raises(CorruptStream):
-            FAST.decode(damaged, block.layout, parameters)
+            FAST.decode(damaged, block.layout, fitted)
     outcomes = 0
     for payload in _mutations(unseal(stream), random, 1500):
         try:
-            decoded = FAST.decode(seal(payload), block.layout, parameters)
+            decoded = FAST.decode(seal(payload), block.layout, fitted)
         except CorruptStream:
             outcomes += 1
         else:
@@ -166,9 +204,9 @@ def test_damaged_streams_are_refused_even_behind_a_right_checksum() -> None:
 def test_damaged_parameters_never_crash_the_decoder() -> None:
     block = PixelBlock(volume((2, 40, 44), noise=20) // 3 * 7, 12)
     codec = Neural()
-    parameters = codec.prepare(block)
-    stream = codec.encode(block, parameters)
-    for damaged in _mutations(parameters, np.random.default_rng(8), 150):
+    fitted = codec.prepare(block)
+    stream = codec.encode(block, fitted)
+    for damaged in _mutations(fitted, np.random.default_rng(8), 150):
         try:
             codec.decode(stream, block.layout, damaged)
         except CorruptStream:
@@ -182,9 +220,9 @@ def test_golden_streams_decode_for_ever(name: str) -> None:
     if not FAST.supports(block.layout) or block.samples.dtype.itemsize == 4:
         assert not target.exists()
         return
-    parameters = (GOLDEN / f"{name}.parameters").read_bytes()
+    fitted = (GOLDEN / f"{name}.parameters").read_bytes()
     stream = target.read_bytes()
-    assert np.array_equal(FAST.decode(stream, block.layout, parameters), block.samples)
+    assert np.array_equal(FAST.decode(stream, block.layout, fitted), block.samples)
 
 
 def moved_parameters() -> bytes:
@@ -213,8 +251,8 @@ def moved_parameters() -> bytes:
 
 def test_a_golden_stream_of_a_fitted_model_decodes_for_ever() -> None:
     block = codec_goldens.blocks()["ct"]
-    parameters = (GOLDEN / "moved.parameters").read_bytes()
-    assert np.array_equal(FAST.decode((GOLDEN / "moved.bin").read_bytes(), block.layout, parameters), block.samples)
+    fitted = (GOLDEN / "moved.parameters").read_bytes()
+    assert np.array_equal(FAST.decode((GOLDEN / "moved.bin").read_bytes(), block.layout, fitted), block.samples)
 
 
 def test_parameters_say_what_was_packed() -> None:

@@ -3,7 +3,6 @@
 Format: docs/formats/neural.md. Idea: Nagoor et al., local sampling of causal 3-D neighbours.
 """
 
-import enum
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
@@ -19,6 +18,7 @@ from thinfilm_codecs.lossless.neural.fitting import Sampler
 from thinfilm_codecs.lossless.neural.model import Model, shipped
 from thinfilm_codecs.lossless.neural.parameters import COEFFICIENT_STEPS, Parameters, pack, quantised_linear, unpack
 from thinfilm_codecs.lossless.neural.planes import Geometry, padded, unpadded
+from thinfilm_codecs.lossless.neural.presets import Preset
 from thinfilm_codecs.lossless.neural.values import ValueMap, maps_for
 from thinfilm_codecs.lossless.sealed import seal, unseal
 
@@ -30,14 +30,6 @@ _LARGEST_GROUP_PIXELS = 1 << 23
 _MOST_FRAMES = 512
 _CHOICE_PIXELS = 1 << 20
 _FIT_PIXELS = 1 << 24
-
-
-class Preset(enum.Enum):
-    """How long the encoder fits the model to a stack; every decoder reads all."""
-
-    FAST = "fast"  # the shipped network, a fitted linear stage
-    DEFAULT = "default"  # the network fitted too, for about as long as 0.3 Mpixel/s allow
-    MAX = "max"  # fitted for long
 
 
 @dataclass(frozen=True)
@@ -60,8 +52,12 @@ class Neural(Codec):
 
     codec_id: ClassVar[str] = "neural"
 
-    def __init__(self, preset: Preset = Preset.DEFAULT) -> None:
-        self._effort = _EFFORTS[preset]
+    def __init__(self, preset: Preset = Preset.DEFAULT, device: str = "cpu") -> None:
+        self._preset, self._device, self._effort = preset, device, _EFFORTS[preset]
+
+    def tuned(self, preset: str, device: str) -> "Neural":
+        """Return the codec of this preset, which computes on this device."""
+        return Neural(Preset(preset), device)
 
     def supports(self, layout: BlockLayout) -> bool:
         """Tell whether the margins of this layout's planes are small beside its samples."""
@@ -83,7 +79,7 @@ class Neural(Codec):
         """
         if not compiled.instruction_sets():
             raise UnsupportedPixels("The neural codec encodes with its compiled kernel only, which was not built here.")
-        model = shipped()
+        model = shipped(self._preset)
         values, (lag_a, lag_b) = _chosen(stack, self.frames_per_group(stack.layout), model)
         windows = _windows(stack, values, self.frames_per_group(stack.layout), _FIT_PIXELS)
         groups = fitting.grouped(windows, lag_a, lag_b, values.maximum)
@@ -127,6 +123,10 @@ class Neural(Codec):
         if planes is None:
             raise CorruptStream(f"The neural stream is not one of a group of {layout.shape} {layout.dtype}.")
         return _from_frames(p.values.samples(unpadded(planes, geometry), layout.dtype), layout)
+
+    def model_hashes(self, parameters: bytes) -> tuple[str, ...]:
+        """Return the identity of the model that the parameters name, in hexadecimal digits."""
+        return (_unpacked(bytes(parameters)).model.identity.hex(),)
 
 
 @lru_cache(maxsize=16)

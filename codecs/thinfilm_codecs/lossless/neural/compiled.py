@@ -106,10 +106,11 @@ def inputs(group: Group, linear: Linear, index: Index, kernel: str | None = None
     return Inputs(batch, means, scales, flats, targets)
 
 
-def _arrays(network: Network, model: Model) -> tuple[bytes, ...]:
+def _arrays(network: Network, model: Model) -> tuple[int | bytes, ...]:
     biases = [bias.astype(np.int32) for bias in network.biases]
     biases[0] = biases[0] - 64 * network.weights[0].astype(np.int32).sum(1, dtype=np.int32)
     return (
+        network.width,
         b"".join(np.ascontiguousarray(w, np.int8).tobytes() for w in network.weights),
         b"".join(b.tobytes() for b in biases),
         model.exponential.astype(np.uint16).tobytes() + bytes(4),

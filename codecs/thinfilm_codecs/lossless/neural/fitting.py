@@ -88,7 +88,7 @@ def fit_linear(sampler: Sampler, prior: Linear, samples: int = LINEAR_SAMPLES) -
     drawn = sampler.draw(min(samples, sampler.pixels))
     parts = [compiled.taps(group, prior, index) for group, index in drawn]
     taps, targets = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-    activity, level, spread = _features(taps)
+    activity, level, spread = pixel_features(taps)
     live = activity > 0
     referred = live & taps[:, 24:].any(1)
     linear = Linear(
@@ -112,7 +112,7 @@ def fit_linear(sampler: Sampler, prior: Linear, samples: int = LINEAR_SAMPLES) -
     return replace(linear, coefficients=np.rint(whole).astype(np.int16))
 
 
-def _features(taps: npt.NDArray[np.int16]) -> tuple[npt.NDArray[np.int64], ...]:
+def pixel_features(taps: npt.NDArray[np.int16]) -> tuple[npt.NDArray[np.int64], ...]:
     """Return activity, its logarithm and the spread of the way to the reference, as the kernel finds them."""
     wide = taps.astype(np.int64)
     activity = np.abs(wide[:, :24]) @ _ACTIVITY_WEIGHTS

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thinfilm_codecs.lossless.neural import shape
+from thinfilm_codecs.lossless.neural.presets import Preset
 
 Int8 = npt.NDArray[np.int8]
 Int16 = npt.NDArray[np.int16]
@@ -17,14 +18,11 @@ Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 UInt16 = npt.NDArray[np.uint16]
 
-LAYER_SHAPES = (
-    (shape.HIDDEN_1, shape.INPUTS),
-    (shape.HIDDEN_2, shape.HIDDEN_1),
-    (shape.OUTPUTS, shape.HIDDEN_2),
-)
-
 CURRENT = "68ae648ae161628c200c3a30f84cd5ee"
 """Identity of the model that encoders use; older ones stay in `models`, since streams name them."""
+
+WIDE = CURRENT
+"""Identity of the model that the preset `max` uses."""
 
 _LARGEST_SUM = 2**24
 """Every sum of the network stays below this, so that float32 arithmetic of integers is exact too."""
@@ -32,15 +30,28 @@ _LARGEST_SUM = 2**24
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Three layers of int8 weights (out, in) and int32 biases (out); the first layer's inputs are centred on 64."""
+    """Three layers of int8 weights (out, in) and int32 biases (out); the first layer's inputs are centred on 64.
+
+    The first hidden layer is as wide as its weights say, one of shape.WIDTHS; all other sizes are fixed.
+    """
 
     weights: tuple[Int8, Int8, Int8]
     biases: tuple[Int32, Int32, Int32]
 
+    @property
+    def width(self) -> int:
+        """Outputs of the first hidden layer."""
+        return len(self.weights[0])
+
     def __post_init__(self) -> None:
-        for weights, biases, layer_shape in zip(self.weights, self.biases, LAYER_SHAPES, strict=True):
+        if self.width not in shape.WIDTHS:
+            raise ValueError(f"The network's first hidden layer is {self.width} wide; {shape.WIDTHS} are known.")
+        shapes = (self.width, shape.INPUTS), (shape.HIDDEN_2, self.width), (shape.OUTPUTS, shape.HIDDEN_2)
+        for weights, biases, layer_shape in zip(self.weights, self.biases, shapes, strict=True):
             if weights.shape != layer_shape or biases.shape != layer_shape[:1]:
                 raise ValueError(f"A layer of the network has the shape {weights.shape}; {layer_shape} is right.")
+            if weights.min() < -127:
+                raise ValueError("A weight of the network is -128; -127 to 127 are kept.")
             reach = np.abs(weights.astype(np.int64)).sum(1) * (127 + 64) + np.abs(biases.astype(np.int64))
             if reach.max() >= _LARGEST_SUM:
                 raise ValueError("The network's sums could pass 2^24.")
@@ -119,6 +130,6 @@ def named(identity: bytes) -> Model:
     return model
 
 
-def shipped() -> Model:
-    """Return the model that encoders use today."""
-    return named(bytes.fromhex(CURRENT))
+def shipped(preset: Preset = Preset.DEFAULT) -> Model:
+    """Return the model that encoders use today for this preset."""
+    return named(bytes.fromhex(WIDE if preset is Preset.MAX else CURRENT))

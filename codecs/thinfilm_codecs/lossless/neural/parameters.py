@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from thinfilm_codecs.errors import CorruptStream
 from thinfilm_codecs.lossless.neural import shape
-from thinfilm_codecs.lossless.neural.model import LAYER_SHAPES, Linear, Model, Network, named
+from thinfilm_codecs.lossless.neural.model import Linear, Model, Network, named
 from thinfilm_codecs.lossless.neural.rans import (
     MAGNITUDES,
     TOTAL,
@@ -109,7 +109,7 @@ def unpack(data: bytes) -> Parameters:
     thresholds = np.frombuffer(data[at : at + _THRESHOLDS], np.uint8) if flags & _LINEAR else None
     if thresholds is not None and len(thresholds) < _THRESHOLDS:
         raise CorruptStream("The neural parameters end within their thresholds.")
-    lists = _lists(data[at + (_THRESHOLDS if flags & _LINEAR else 0) :], _counts(flags, maximum))
+    lists = _lists(data[at + (_THRESHOLDS if flags & _LINEAR else 0) :], _counts(flags, maximum, network))
     try:
         if thresholds is not None:
             moved = linear.coefficients + next(lists).reshape(shape.CLASSES, shape.TAPS) * step
@@ -130,11 +130,11 @@ def unpack(data: bytes) -> Parameters:
 _THRESHOLDS = shape.ACTIVITY_CLASSES + shape.CONSISTENCY_CLASSES - 2
 
 
-def _counts(flags: int, maximum: int) -> list[int]:
+def _counts(flags: int, maximum: int, network: Network) -> list[int]:
     """Return the lengths of the lists of integers that follow the header."""
     counts = [shape.CLASSES * shape.TAPS] if flags & _LINEAR else []
     if flags & _NETWORK:
-        counts += [sum(outs * ins for outs, ins in LAYER_SHAPES), sum(outs for outs, _ in LAYER_SHAPES)]
+        counts += [sum(w.size for w in network.weights), sum(b.size for b in network.biases)]
     return [*counts, maximum + 1] if flags & _LEVELS else counts
 
 
@@ -161,19 +161,14 @@ def _lists(data: bytes, counts: list[int]) -> Iterator[npt.NDArray[np.int64]]:
 
 def _moved(network: Network, weights: npt.NDArray[np.int64], biases: npt.NDArray[np.int64]) -> Network:
     """Return the network moved by these steps."""
-    sizes = np.cumsum([outs * ins for outs, ins in LAYER_SHAPES])[:-1]
+    weight_ends, bias_ends = (np.cumsum([a.size for a in layers])[:-1] for layers in (network.weights, network.biases))
     w = [
         _narrowed(base + change.reshape(base.shape), np.int8)
-        for base, change in zip(network.weights, np.split(weights, sizes), strict=True)
+        for base, change in zip(network.weights, np.split(weights, weight_ends), strict=True)
     ]
     b = [
         _narrowed(base + change * step, np.int32)
-        for base, change, step in zip(
-            network.biases,
-            np.split(biases, np.cumsum([outs for outs, _ in LAYER_SHAPES])[:-1]),
-            BIAS_STEPS,
-            strict=True,
-        )
+        for base, change, step in zip(network.biases, np.split(biases, bias_ends), BIAS_STEPS, strict=True)
     ]
     return Network((w[0], w[1], w[2]), (b[0], b[1], b[2]))
 

@@ -6,7 +6,7 @@ Format: docs/formats/neural.md. The kernel's header states the same numbers for 
 BLOCK = 8
 TAPS = 7 * BLOCK
 INPUTS = 18 * BLOCK
-HIDDEN_1 = 96
+WIDTHS = (96, 192)  # of the first hidden layer
 HIDDEN_2 = 32
 OUTPUTS = 16
 COMPONENTS = 8

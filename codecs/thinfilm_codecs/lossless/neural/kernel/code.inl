@@ -184,9 +184,9 @@ static void layers_run(const Layers *l, const uint8_t *x, int n, int32_t *out) {
     for (int i = 0; i < n; i++) {
         int32_t sums[HIDDEN1];
         uint8_t h1[HIDDEN1], h2[HIDDEN2];
-        dense(x + i * INPUTS, INPUTS, k->w1, k->b1, HIDDEN1, sums);
-        activate(sums, HIDDEN1, 5, h1);
-        dense(h1, HIDDEN1, k->w2, k->b2, HIDDEN2, sums);
+        dense(x + i * INPUTS, INPUTS, k->w1, k->b1, k->hidden, sums);
+        activate(sums, k->hidden, 5, h1);
+        dense(h1, k->hidden, k->w2, k->b2, HIDDEN2, sums);
         activate(sums, HIDDEN2, 6, h2);
         dense(h2, HIDDEN2, k->w3, k->b3, OUTPUTS, out + i * OUTPUTS);
     }

@@ -10,7 +10,8 @@ enum {
     BLOCK = 8,          /* neighbours are taken in runs of 8 samples */
     TAPS = 7 * BLOCK,   /* of the linear stage */
     INPUTS = 18 * BLOCK,
-    HIDDEN1 = 96, HIDDEN2 = 32,
+    HIDDEN1 = 192,      /* of the widest network; a network says its own: a multiple of 48 */
+    HIDDEN2 = 32,
     COMPONENTS = 8,     /* logistics in the predicted distribution: the first half around one mean, the rest around another */
     OUTPUTS = 16,       /* weights of the components, mean, way from it to the other mean, unused */
     BINS = 128, PHASES = 8,
@@ -36,6 +37,7 @@ typedef struct {
 } Linear;
 
 typedef struct {
+    int32_t hidden;                /* outputs of the first layer, at most HIDDEN1 */
     const int8_t *w1, *w2, *w3;    /* (out, in) */
     const int32_t *b1, *b2, *b3;
 } Network;

@@ -2,6 +2,7 @@
 
 /* Weights as (inputs / 4, outputs, 4). */
 typedef struct {
+    int hidden;
     int8_t w1[HIDDEN1 * INPUTS] __attribute__((aligned(64)));
     int8_t w2[HIDDEN2 * HIDDEN1] __attribute__((aligned(64)));
     int8_t w3[OUTPUTS * HIDDEN2] __attribute__((aligned(64)));
@@ -19,10 +20,11 @@ static int layers_open(Layers *l, const Network *n) {
     l->packed = aligned_alloc(64, (sizeof(Packed) + 63) / 64 * 64);
     if (!l->packed) return -1;
     Packed *p = l->packed;
-    pack(n->w1, HIDDEN1, INPUTS, p->w1);
-    pack(n->w2, HIDDEN2, HIDDEN1, p->w2);
+    p->hidden = n->hidden;
+    pack(n->w1, n->hidden, INPUTS, p->w1);
+    pack(n->w2, HIDDEN2, n->hidden, p->w2);
     pack(n->w3, OUTPUTS, HIDDEN2, p->w3);
-    memcpy(p->b1, n->b1, sizeof p->b1);
+    memcpy(p->b1, n->b1, (size_t)n->hidden * sizeof *p->b1);
     memcpy(p->b2, n->b2, sizeof p->b2);
     memcpy(p->b3, n->b3, sizeof p->b3);
     return 0;
@@ -81,8 +83,8 @@ static inline void store_activated(uint8_t *to, Vector v, int shift) {
     } while (0)
 
 /* n is rounded up to a multiple of 4: the batch has room, and what is computed there is not read. */
-static void layers_run(const Layers *l, const uint8_t *x, int n, int32_t *out) {
-    const Packed *packed = l->packed;
+static inline __attribute__((always_inline)) void run(const Packed *packed, int hidden, const uint8_t *x, int n,
+                                                      int32_t *out) {
     uint8_t h1[4 * HIDDEN1], h2[4 * HIDDEN2];
     for (int i = 0; i < n; i += 4) {
         const uint8_t *from = x + i * INPUTS;
@@ -91,14 +93,22 @@ static void layers_run(const Layers *l, const uint8_t *x, int n, int32_t *out) {
 #else
         enum { WIDE = 2 };
 #endif
-        for (int o = 0; o < HIDDEN1; o += WIDE * LANES)
-            TILE(4, WIDE, INPUTS, HIDDEN1, from, INPUTS, packed->w1 + 4 * o, packed->b1 + o,
-                 store_activated(h1 + p * HIDDEN1 + o + c * LANES, sums[p][c], 5));
+        for (int o = 0; o < hidden; o += WIDE * LANES)
+            TILE(4, WIDE, INPUTS, hidden, from, INPUTS, packed->w1 + 4 * o, packed->b1 + o,
+                 store_activated(h1 + p * hidden + o + c * LANES, sums[p][c], 5));
         for (int o = 0; o < HIDDEN2; o += 2 * LANES)
-            TILE(4, 2, HIDDEN1, HIDDEN2, h1, HIDDEN1, packed->w2 + 4 * o, packed->b2 + o,
+            TILE(4, 2, hidden, HIDDEN2, h1, hidden, packed->w2 + 4 * o, packed->b2 + o,
                  store_activated(h2 + p * HIDDEN2 + o + c * LANES, sums[p][c], 6));
         for (int o = 0; o < OUTPUTS; o += LANES)
             TILE(4, 1, HIDDEN2, OUTPUTS, h2, HIDDEN2, packed->w3 + 4 * o, packed->b3 + o,
                  STORE(out + (i + p) * OUTPUTS + o + c * LANES, sums[p][c]));
     }
+}
+
+/* Each width of its own, so that the compiler knows the sizes of the loops. */
+static void layers_run(const Layers *l, const uint8_t *x, int n, int32_t *out) {
+    if (l->packed->hidden == HIDDEN1)
+        run(l->packed, HIDDEN1, x, n, out);
+    else
+        run(l->packed, HIDDEN1 / 2, x, n, out);
 }

@@ -148,13 +148,14 @@ static int exhausted(const Coder *coder) {
     return coder->word == coder->words_count;
 }
 
-/* code(common, weights, biases, exponential, curves, stream or None): the stream, or True / False: decoded. */
+/* code(common, hidden, weights, biases, exponential, curves, stream or None): the stream, or True / False: decoded. */
 static PyObject *code(PyObject *self, PyObject *args) {
     (void)self;
     Common c;
     PyObject *common, *stream_object, *result = NULL;
     Py_buffer weights, biases, exponential, curves, stream = {0};
-    if (!PyArg_ParseTuple(args, "Oy*y*y*y*O", &common, &weights, &biases, &exponential, &curves, &stream_object))
+    int hidden;
+    if (!PyArg_ParseTuple(args, "Oiy*y*y*y*O", &common, &hidden, &weights, &biases, &exponential, &curves, &stream_object))
         return NULL;
     Coder coder;
     memset(&coder, 0, sizeof coder);
@@ -173,8 +174,8 @@ static PyObject *code(PyObject *self, PyObject *args) {
     }
     const int8_t *w = weights.buf;
     const int32_t *b = biases.buf;
-    Network network = {w, w + HIDDEN1 * INPUTS, w + HIDDEN1 * INPUTS + HIDDEN2 * HIDDEN1, b, b + HIDDEN1,
-                       b + HIDDEN1 + HIDDEN2};
+    Network network = {hidden, w, w + hidden * INPUTS, w + hidden * (INPUTS + HIDDEN2), b, b + hidden,
+                       b + hidden + HIDDEN2};
     Tables tables = {exponential.buf, curves.buf, NULL, NULL};
     if (!status) {
         Py_BEGIN_ALLOW_THREADS;
