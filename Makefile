@@ -1,33 +1,44 @@
 # Every target builds .venv when it is needed. BASE_PYTHON names the interpreter that it is made with.
 BASE_PYTHON ?= python3
 VENV := .venv
-STAMP := $(VENV)/.installed
+KERNEL := $(wildcard codecs/thinfilm_codecs/lossless/neural/kernel/*)
+INSTALL = PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable
+
+# What runs, and what tests, measures and trains besides: only the latter needs torch.
+RUNTIME := $(VENV)/.installed
+DEVELOPMENT := $(VENV)/.installed-for-development
 
 .PHONY: setup demo serve test lint bench clean
 
-setup: $(STAMP)
+setup: $(RUNTIME)
 
-$(STAMP): pyproject.toml constraints.txt
-	test -x $(VENV)/bin/python || $(BASE_PYTHON) -m venv $(VENV)
-	PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+$(VENV)/bin/python:
+	$(BASE_PYTHON) -m venv $(VENV)
+
+$(RUNTIME): pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
+	$(INSTALL) .
 	touch $@
 
-demo: $(STAMP)
+$(DEVELOPMENT): pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
+	$(INSTALL) '.[dev]'
+	touch $(RUNTIME) $@
+
+demo: $(RUNTIME)
 	$(VENV)/bin/thinfilm demo
 
-serve: $(STAMP)
+serve: $(RUNTIME)
 	$(VENV)/bin/thinfilm serve
 
-test: $(STAMP)
+test: $(DEVELOPMENT)
 	$(VENV)/bin/python -m pytest --numprocesses 2
 
-lint: $(STAMP)
+lint: $(DEVELOPMENT)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(STAMP)
+bench: $(DEVELOPMENT)
 	$(VENV)/bin/thinfilm bench ingest
 	$(VENV)/bin/thinfilm bench retrieve
 
