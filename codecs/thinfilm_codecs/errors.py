@@ -11,3 +11,7 @@ class UnsupportedPixels(CodecError):
 
 class CorruptStream(CodecError):
     """The bytes are not a stream that this codec wrote."""
+
+
+class MissingDevice(CodecError):
+    """The machine lacks the device, or the library for it, that a codec was to compute on."""

@@ -13,11 +13,12 @@ import numpy.typing as npt
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_codecs.codec import Codec
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
-from thinfilm_codecs.lossless.neural import compiled, fitting, reference, references
+from thinfilm_codecs.lossless.neural import compiled, fitting, references
+from thinfilm_codecs.lossless.neural.backends import back_end
 from thinfilm_codecs.lossless.neural.fitting import Sampler
 from thinfilm_codecs.lossless.neural.model import Model, shipped
 from thinfilm_codecs.lossless.neural.parameters import COEFFICIENT_STEPS, Parameters, pack, quantised_linear, unpack
-from thinfilm_codecs.lossless.neural.planes import Geometry, padded, unpadded
+from thinfilm_codecs.lossless.neural.planes import Geometry, unpadded
 from thinfilm_codecs.lossless.neural.presets import Preset
 from thinfilm_codecs.lossless.neural.values import ValueMap, maps_for
 from thinfilm_codecs.lossless.sealed import seal, unseal
@@ -48,12 +49,16 @@ _EFFORTS = {
 
 
 class Neural(Codec):
-    """The neural lossless codec. One object serves all threads."""
+    """The neural lossless codec. One object serves all threads.
+
+    device: where groups are coded (see backends.DEVICES). Raises MissingDevice where the machine has none such.
+    """
 
     codec_id: ClassVar[str] = "neural"
 
     def __init__(self, preset: Preset = Preset.DEFAULT, device: str = "cpu") -> None:
-        self._preset, self._device, self._effort = preset, device, _EFFORTS[preset]
+        self._preset, self._effort = preset, _EFFORTS[preset]
+        self._back_end = back_end(device)
 
     def tuned(self, preset: str, device: str) -> "Neural":
         """Return the codec of this preset, which computes on this device."""
@@ -105,10 +110,7 @@ class Neural(Codec):
         p = _unpacked(bytes(parameters))
         values = p.values.values(_as_frames(group.samples))
         geometry = _geometry(group.layout, p)
-        planes = compiled.Group(geometry, padded(values, geometry), geometry.empty(0))
-        if compiled.instruction_sets():
-            return seal(compiled.encode(planes, p.linear, p.network, p.model))
-        return seal(reference.encode(values, geometry, p.linear, p.network, p.model))
+        return seal(self._back_end.encode(values, geometry, p.linear, p.network, p.model))
 
     def decode(self, stream: bytes, layout: BlockLayout, parameters: bytes) -> SampleArray:
         """Return the samples of the group. Raises CorruptStream for bytes that are no such stream."""
@@ -118,8 +120,7 @@ class Neural(Codec):
         if not p.values.fits(layout.dtype):
             raise CorruptStream(f"The values of the neural parameters do not fit {layout.dtype}.")
         geometry = _geometry(layout, p)
-        back_end = compiled if compiled.instruction_sets() else reference
-        planes = back_end.decode(unseal(stream), geometry, p.linear, p.network, p.model)
+        planes = self._back_end.decode(unseal(stream), geometry, p.linear, p.network, p.model)
         if planes is None:
             raise CorruptStream(f"The neural stream is not one of a group of {layout.shape} {layout.dtype}.")
         return _from_frames(p.values.samples(unpadded(planes, geometry), layout.dtype), layout)

@@ -113,6 +113,12 @@ def _arrays(network: Network, model: Model) -> tuple[int | bytes, ...]:
         network.width,
         b"".join(np.ascontiguousarray(w, np.int8).tobytes() for w in network.weights),
         b"".join(b.tobytes() for b in biases),
+        *_tables(model),
+    )
+
+
+def _tables(model: Model) -> tuple[bytes, bytes]:
+    return (
         model.exponential.astype(np.uint16).tobytes() + bytes(4),
         model.curves.astype(np.uint16).tobytes() + bytes(4),
     )
@@ -134,3 +140,41 @@ def decode(
         return None
     decoded = _kernel.code(_common(group, linear, kernel), *_arrays(network, model), stream)
     return group.samples if decoded else None
+
+
+PREPARED = 4 + shape.COMPONENTS + 2
+"""What a session must know of a pixel: flat (0, or 1 more than the flag's context), reference, mean, scale, outputs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A group that is coded step by step, its networks run elsewhere: an encoder, or the decoder of a stream."""
+
+    handle: object
+
+    @staticmethod
+    def encoder(geometry: Geometry, model: Model) -> "Session":
+        """Return an encoder at the group's start."""
+        pixels = geometry.frames * geometry.rows * geometry.columns
+        return Session(_kernel.open_session(_fastest(), geometry.maximum, pixels, *_tables(model), None))
+
+    @staticmethod
+    def decoder(geometry: Geometry, model: Model, stream: bytes) -> "Session | None":
+        """Return a decoder at the stream's start, None if there is no such stream."""
+        handle = _kernel.open_session(_fastest(), geometry.maximum, 0, *_tables(model), stream)
+        return Session(handle) if handle else None
+
+    def code(self, counts: Index, prepared: npt.NDArray[np.int32], samples: Planes) -> None:
+        """Code whole steps, of so many pixels each: prepared (n, PREPARED), samples (n), read or filled in."""
+        if prepared.shape != (len(samples), PREPARED) or counts.sum() != len(samples):
+            raise ValueError("The steps are not of as many pixels as were prepared.")
+        _kernel.code_steps(self.handle, np.ascontiguousarray(counts, np.int64), prepared, samples)
+
+    def stream(self) -> bytes:
+        """Return what an encoder made."""
+        made: bytes = _kernel.finish(self.handle)
+        return made
+
+    def decoded(self) -> bool:
+        """Tell whether a decoder's stream was of these steps and no more."""
+        return bool(_kernel.finish(self.handle))

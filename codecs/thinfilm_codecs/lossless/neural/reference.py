@@ -27,9 +27,9 @@ from thinfilm_codecs.lossless.neural.rans import Decoder, Encoder
 Int64 = npt.NDArray[np.int64]
 Planes = npt.NDArray[np.int16]
 
-_ACTIVITY = np.array([[0, 0, 0, 0, 1, 2, 3, 4], [0, 0, 1, 3, 4, 3, 1, 0], [0, 0, 1, 2, 4, 2, 1, 0]])
-_ERRORS = np.array([[0, 0, 0, 0, 0, 1, 3, 7], [0, 0, 1, 3, 6, 3, 1, 0]])
-_ERRORS_A = np.array([[0, 0, 0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 3, 1, 0, 0], [0, 0, 0, 0, 1, 0, 0, 0]])
+ACTIVITY_WEIGHTS = np.array([[0, 0, 0, 0, 1, 2, 3, 4], [0, 0, 1, 3, 4, 3, 1, 0], [0, 0, 1, 2, 4, 2, 1, 0]])
+ERROR_WEIGHTS = np.array([[0, 0, 0, 0, 0, 1, 3, 7], [0, 0, 1, 3, 6, 3, 1, 0]])
+ERROR_WEIGHTS_A = np.array([[0, 0, 0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 3, 1, 0, 0], [0, 0, 0, 0, 1, 0, 0, 0]])
 
 
 def logarithm(values: Any) -> Int64:
@@ -87,7 +87,7 @@ def context(g: Geometry, samples: Planes, errors: Planes, linear: Linear, pixels
     west, north = current[0][:, 7], current[1]
     reference = (3 * west + 3 * north[:, 4] + north[:, 3] + north[:, 5] + 4) >> 3
     centred = reference[:, None]
-    activity = sum(np.abs(difference(current[i], centred)) @ _ACTIVITY[i] for i in range(3))
+    activity = sum(np.abs(difference(current[i], centred)) @ ACTIVITY_WEIGHTS[i] for i in range(3))
     level = logarithm(activity + 16)
     way = np.concatenate(
         [difference(current[0][:, 4:8], of_a[2][:, 0:4]), difference(current[1][:, 2:6], of_a[1][:, 2:6])], 1
@@ -105,8 +105,8 @@ def context(g: Geometry, samples: Planes, errors: Planes, linear: Linear, pixels
     product = (taps * linear.coefficients[classes].astype(np.int64)).sum(1)
     mean = np.clip(reference * 16 + ((product + 128) >> 8), -BIAS * 16, (g.maximum - BIAS) * 16)
 
-    plain = sum(np.abs(errors_here[i]) @ _ERRORS[i] for i in range(2))
-    beside = sum(np.abs(errors_a[i]) @ _ERRORS_A[i] for i in range(3))
+    plain = sum(np.abs(errors_here[i]) @ ERROR_WEIGHTS[i] for i in range(2))
+    beside = sum(np.abs(errors_a[i]) @ ERROR_WEIGHTS_A[i] for i in range(3))
     plain = plain + np.where(has, beside, plain >> 2)
     scale = plain + (activity >> 4) + 8
     equal = (

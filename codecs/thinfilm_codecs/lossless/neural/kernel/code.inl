@@ -285,15 +285,20 @@ static int code_step(const Task *task, const Linear *linear, uint32_t *flags, Ba
     return batch->count ? drain(task, batch) : 0;
 }
 
+/* Fill the tables that are made of the curves. */
+static void derive(const Tables *t, uint16_t *rows, uint16_t *coarse) {
+    for (int i = 0; i < PHASES * COMPONENTS / 2 * BINS; i++) {
+        int phase = i / (COMPONENTS / 2 * BINS), component = i / BINS % (COMPONENTS / 2), bin = i % BINS;
+        rows[i] = bin ? t->curves[component * CURVE + point(bin, phase)] : 0;
+        if (i % 16 == 0) coarse[i / 16] = rows[i];
+    }
+}
+
 static int code(const Geometry *g, int16_t *samples, int16_t *errors, const Linear *linear, const Network *network,
                 const Tables *tables, Coder *coder, int decoding) {
     Task task = {g, tables, samples, errors, {0}, coder, decoding};
-    uint16_t rows[PHASES * COMPONENTS / 2 * BINS] __attribute__((aligned(32))), coarse[PHASES * COMPONENTS / 2 * 8];
-    for (int i = 0; i < PHASES * COMPONENTS / 2 * BINS; i++) {
-        int phase = i / (COMPONENTS / 2 * BINS), component = i / BINS % (COMPONENTS / 2), bin = i % BINS;
-        rows[i] = bin ? tables->curves[component * CURVE + point(bin, phase)] : 0;
-        if (i % 16 == 0) coarse[i / 16] = rows[i];
-    }
+    uint16_t rows[ROWS] __attribute__((aligned(32))), coarse[ROWS / 16];
+    derive(tables, rows, coarse);
     Tables all = {tables->exponential, tables->curves, rows, coarse};
     task.tables = &all;
     if (layers_open(&task.layers, network)) return -2;
@@ -306,4 +311,28 @@ static int code(const Geometry *g, int16_t *samples, int16_t *errors, const Line
         result = code_step(&task, linear, flags, &batch, step);
     layers_close(&task.layers);
     return coder->failed ? -1 : result;
+}
+
+/* One step of the wavefront whose networks were run elsewhere. */
+static void code_prepared(const Geometry *g, const Tables *t, Coder *c, uint32_t *flags, const Prepared *pixels,
+                          size_t count, int16_t *samples, int decoding) {
+    size_t waiting[BATCH], n = 0;
+    for (size_t i = 0; i < count && !c->failed; i++) {
+        const Prepared *p = pixels + i;
+        if (p->flat && code_flag(c, samples[i] == p->reference, &flags[p->flat - 1], decoding)) {
+            if (p->reference > g->maximum - 32768) c->failed = 1;
+            samples[i] = (int16_t)p->reference;
+        } else {
+            waiting[n++] = i;
+        }
+        if (n < BATCH && i + 1 < count) continue;
+        for (size_t k = 0; k < n && !c->failed; k++) {
+            p = pixels + waiting[k];
+            int16_t *sample = samples + waiting[k];
+            int32_t value = code_sample(g, t, c, p->outputs, p->mean, p->scale, *sample, decoding);
+            if (value < 0) c->failed = 1;
+            *sample = (int16_t)(value - 32768);
+        }
+        n = 0;
+    }
 }

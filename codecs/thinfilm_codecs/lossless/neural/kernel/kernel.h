@@ -18,6 +18,7 @@ enum {
     CURVE = 4096,       /* points of a component's distribution function, in eighths of a bin around 2048 */
     ACTIVITY_CLASSES = 8, CONSISTENCY_CLASSES = 4,
     CLASSES = ACTIVITY_CLASSES * (CONSISTENCY_CLASSES + 1),
+    ROWS = PHASES * COMPONENTS / 2 * BINS,
     ROW_LAG = 4, FRAME_LAG = 12,
     STATES = 4
 };
@@ -56,6 +57,9 @@ typedef struct {
     int failed;
 } Coder;
 
+/* What was found elsewhere of a pixel. flat: 0, or 1 more than the context of its flag. */
+typedef struct { int32_t flat, reference, mean, scale, outputs[COMPONENTS + 2]; } Prepared;
+
 typedef struct {
     /* All pixels from their neighbours alone: the linear prediction's errors. */
     void (*predict)(const Geometry *, const int16_t *samples, const Linear *, int16_t *errors);
@@ -68,6 +72,11 @@ typedef struct {
     /* Code a group: samples are read (encoding) or filled in (decoding). Returns 0, or -1 for a corrupt stream. */
     int (*code)(const Geometry *, int16_t *samples, int16_t *errors, const Linear *, const Network *,
                 const Tables *, Coder *, int decoding);
+    /* Fill the tables that are made of others. */
+    void (*derive)(const Tables *, uint16_t *rows, uint16_t *coarse);
+    /* Code one step of a group; of the geometry only the maximum counts. Failure is said in the coder. */
+    void (*code_prepared)(const Geometry *, const Tables *, Coder *, uint32_t *flags, const Prepared *, size_t count,
+                          int16_t *samples, int decoding);
 } Kernel;
 
 extern const Kernel kernel_portable, kernel_avx2, kernel_avx512;

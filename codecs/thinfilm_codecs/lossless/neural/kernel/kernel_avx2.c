@@ -7,5 +7,5 @@
 #include "kernel.inl"
 #include "layers.inl"
 #include "code.inl"
-const Kernel kernel_avx2 = {predict, taps, inputs, code};
+const Kernel kernel_avx2 = {predict, taps, inputs, code, derive, code_prepared};
 #endif

@@ -8,5 +8,5 @@
 #include "kernel.inl"
 #include "layers.inl"
 #include "code.inl"
-const Kernel kernel_avx512 = {predict, taps, inputs, code};
+const Kernel kernel_avx512 = {predict, taps, inputs, code, derive, code_prepared};
 #endif

@@ -2,4 +2,4 @@
 #include "kernel.h"
 #include "kernel.inl"
 #include "code.inl"
-const Kernel kernel_portable = {predict, taps, inputs, code};
+const Kernel kernel_portable = {predict, taps, inputs, code, derive, code_prepared};

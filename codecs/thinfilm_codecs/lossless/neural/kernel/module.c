@@ -199,12 +199,112 @@ done:
     return result;
 }
 
+/* ---- coding step by step, for back ends that run the networks elsewhere ---- */
+
+typedef struct {
+    const Kernel *kernel;
+    Geometry geometry;
+    uint16_t exponential[258], curves[COMPONENTS * CURVE + 2], rows[ROWS] __attribute__((aligned(32))), coarse[ROWS / 16];
+    uint32_t flags[3];
+    Coder coder;
+    Py_buffer stream; /* of a decoder */
+} Session;
+
+static const char SESSION[] = "thinfilm.neural.session";
+
+static void session_free(Session *s) {
+    if (s->stream.obj) PyBuffer_Release(&s->stream);
+    free(s->coder.symbols);
+    free(s);
+}
+
+static void session_release(PyObject *capsule) { session_free(PyCapsule_GetPointer(capsule, SESSION)); }
+
+/* open_session(kernel, maximum, pixels, exponential, curves, stream or None): a session, or None for no stream at all. */
+static PyObject *open_session(PyObject *self, PyObject *args) {
+    (void)self;
+    const char *name;
+    int maximum;
+    Py_ssize_t pixels;
+    PyObject *stream, *capsule = NULL;
+    Py_buffer exponential, curves;
+    if (!PyArg_ParseTuple(args, "siny*y*O", &name, &maximum, &pixels, &exponential, &curves, &stream)) return NULL;
+    const Kernel *kernel = kernel_called(name);
+    Session *s = aligned_alloc(64, (sizeof *s + 63) / 64 * 64);
+    if (!s || !kernel) {
+        free(s);
+        PyErr_SetString(PyExc_RuntimeError, "The kernel could not begin the group.");
+        goto done;
+    }
+    memset(s, 0, sizeof *s);
+    s->kernel = kernel;
+    s->geometry.maximum = maximum;
+    for (int i = 0; i < 3; i++) s->flags[i] = 32768;
+    memcpy(s->exponential, exponential.buf, sizeof s->exponential);
+    memcpy(s->curves, curves.buf, sizeof s->curves);
+    s->kernel->derive(&(Tables){s->exponential, s->curves, NULL, NULL}, s->rows, s->coarse);
+    int bad = 0;
+    if (stream != Py_None) {
+        bad = PyObject_GetBuffer(stream, &s->stream, PyBUF_SIMPLE) || open_stream(&s->coder, &s->stream);
+    } else {
+        s->coder.capacity = 4 * (size_t)pixels;
+        s->coder.symbols = malloc(s->coder.capacity * sizeof *s->coder.symbols);
+        if (!s->coder.symbols) bad = 1, PyErr_NoMemory();
+    }
+    if (!bad) capsule = PyCapsule_New(s, SESSION, session_release);
+    if (!capsule) session_free(s);
+    if (bad && !PyErr_Occurred()) capsule = Py_NewRef(Py_None);
+done:
+    PyBuffer_Release(&exponential);
+    PyBuffer_Release(&curves);
+    return capsule;
+}
+
+/* code_steps(session, counts, prepared, samples): steps in order, each of so many pixels; samples are read or filled. */
+static PyObject *code_steps(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *capsule;
+    Py_buffer counts, prepared, samples;
+    if (!PyArg_ParseTuple(args, "Oy*y*w*", &capsule, &counts, &prepared, &samples)) return NULL;
+    Session *s = PyCapsule_GetPointer(capsule, SESSION);
+    if (s) {
+        Tables tables = {s->exponential, s->curves, s->rows, s->coarse};
+        const int64_t *count = counts.buf;
+        const Prepared *pixels = prepared.buf;
+        int16_t *at = samples.buf;
+        Py_BEGIN_ALLOW_THREADS;
+        for (size_t i = 0; i < (size_t)counts.len / sizeof *count; i++) {
+            s->kernel->code_prepared(&s->geometry, &tables, &s->coder, s->flags, pixels, (size_t)count[i], at,
+                                     s->stream.obj != NULL);
+            pixels += count[i];
+            at += count[i];
+        }
+        Py_END_ALLOW_THREADS;
+    }
+    PyBuffer_Release(&counts);
+    PyBuffer_Release(&prepared);
+    PyBuffer_Release(&samples);
+    if (!s) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* finish(session): of an encoder the stream; of a decoder whether its stream was right, to its end. */
+static PyObject *finish(PyObject *self, PyObject *capsule) {
+    (void)self;
+    Session *s = PyCapsule_GetPointer(capsule, SESSION);
+    if (!s) return NULL;
+    return s->stream.obj ? PyBool_FromLong(!s->coder.failed && exhausted(&s->coder)) : flush(&s->coder);
+}
+
 static PyMethodDef METHODS[] = {
     {"instruction_sets", instruction_sets, METH_NOARGS, "Names of the instruction sets this processor has, best first."},
     {"predict", predict, METH_VARARGS, "Fill the errors of the linear stage."},
     {"taps", taps, METH_VARARGS, "Fill (taps, targets, classes) of the pixels of an index."},
     {"inputs", inputs, METH_VARARGS, "Fill (inputs, means, scales, flats) of the pixels of an index."},
     {"code", code, METH_VARARGS, "Code or decode a group."},
+    {"open_session", open_session, METH_VARARGS, "Begin to code a group step by step."},
+    {"code_steps", code_steps, METH_VARARGS, "Code some steps of a group."},
+    {"finish", finish, METH_O, "Return a group's stream, or whether it was decoded."},
     {NULL, NULL, 0, NULL}};
 
 static PyModuleDef MODULE = {.m_base = PyModuleDef_HEAD_INIT, .m_name = "_kernel", .m_size = 0, .m_methods = METHODS};
