@@ -13,11 +13,19 @@ class Codec(ABC):
     group is decoded without any other group. What all groups of a stack share, a fitted model for example, is the
     stack's parameters, kept once.
 
-    Codecs are stateless: one object serves all threads and processes.
+    Codecs are stateless: one object serves all threads.
     """
 
     codec_id: ClassVar[str]
     """Names the stream in containers, for ever: equal ids mean mutually decodable."""
+
+    def tuned(self, preset: str, device: str) -> "Codec":
+        """Return the codec that tries as hard as `preset` says and computes on `device`; itself where it knows neither.
+
+        Every tuning decodes the streams of all others. Raises ValueError if the device is not there.
+        """
+        del preset, device
+        return self
 
     @abstractmethod
     def supports(self, layout: BlockLayout) -> bool:
@@ -31,6 +39,14 @@ class Codec(ABC):
         """Return the parameters that all groups of the stack share; empty where the codec has none."""
         del stack
         return b""
+
+    def model_hashes(self, parameters: bytes) -> tuple[str, ...]:
+        """Return the hashes, in hexadecimal, of the models that a decoder needs for these parameters.
+
+        Raises CorruptStream for bytes that are no parameters of this codec.
+        """
+        del parameters
+        return ()
 
     @abstractmethod
     def encode(self, group: PixelBlock, parameters: bytes) -> bytes:

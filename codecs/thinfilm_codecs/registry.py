@@ -4,13 +4,19 @@ from thinfilm_codecs.codec import Codec
 from thinfilm_codecs.lossless.htj2k import HighThroughputJpeg2000
 from thinfilm_codecs.lossless.jpegls import JpegLs
 from thinfilm_codecs.lossless.jpegxl import JpegXl
+from thinfilm_codecs.lossless.nagoor import Nagoor
 from thinfilm_codecs.lossless.neural import Neural
 from thinfilm_codecs.lossless.raw import Raw
 from thinfilm_codecs.lossless.zstd import Zstd
 
 _CODECS: dict[str, Codec] = {
-    codec.codec_id: codec for codec in (HighThroughputJpeg2000(), JpegLs(), JpegXl(), Neural(), Raw(), Zstd())
+    codec.codec_id: codec for codec in (HighThroughputJpeg2000(), JpegLs(), JpegXl(), Nagoor(), Neural(), Raw(), Zstd())
 }
+
+PRESETS = ("fast", "default", "max")
+"""How hard a codec tries: each encodes slower, and smaller, than the one before. Codecs without presets ignore it."""
+
+DEFAULT_PRESET = "default"
 
 
 def names() -> list[str]:
@@ -18,9 +24,16 @@ def names() -> list[str]:
     return sorted(_CODECS)
 
 
-def get(codec_id: str) -> Codec:
-    """Return the codec of this id. Raises KeyError with the known ids."""
+def get(codec_id: str, preset: str | None = None, device: str = "cpu") -> Codec:
+    """Return the codec of this id, tuned to a preset (None: the default one) and a device, "cpu" or "cuda".
+
+    Raises KeyError with what is known for an unknown id or preset, ValueError for a device that is not there.
+    """
+    preset = preset or DEFAULT_PRESET
+    if preset not in PRESETS:
+        raise KeyError(f"No preset is called {preset!r}; known are {', '.join(PRESETS)}.")
     try:
-        return _CODECS[codec_id]
+        codec = _CODECS[codec_id]
     except KeyError:
         raise KeyError(f"No codec is called {codec_id!r}; known are {', '.join(names())}.") from None
+    return codec.tuned(preset, device)

@@ -81,7 +81,15 @@ class Settings(BaseSettings):
     series_quiet_seconds: float = Field(30.0, ge=0, description="A series quiet for so long is compressed.")
     local_workers: int = Field(2, ge=0, description="Processes of the local worker; only without broker_url.")
     lossless_codecs: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("jpegxl", "jpegls", "htj2k"), description="Codecs that are measured for each series; the smallest is kept."
+        ("neural", "jpegxl", "jpegls", "htj2k"),
+        description="Codecs that are measured for each series; the smallest is kept.",
+    )
+    lossless_preset: Literal["fast", "default", "max"] = Field(
+        "default", description="How hard codecs try that can try harder, the neural one, on CPUs."
+    )
+    gpu_workers: bool = Field(
+        False,
+        description="Send compression to the workers with a GPU, which try hardest; only with broker_url.",
     )
     max_attempts: int = Field(
         3, ge=1, description="A job that failed so often is left; its instances stay as received."

@@ -25,7 +25,9 @@ class BrokerAway(Exception):
 class Broker:
     """A sender of task names. Holds no state that a wiped broker could contradict."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, gpu_workers: bool = False) -> None:
+        """gpu_workers: compression goes to the workers with a GPU, whatever waits for it already included."""
+        self._queues = {jobs.COMPRESS_CPU: jobs.COMPRESS_GPU} if gpu_workers else {}
         self._app = Celery("thinfilm-dispatch", broker=url, set_as_current=False)
         self._app.conf.update(
             task_ignore_result=True,
@@ -40,10 +42,10 @@ class Broker:
         )
 
     def send(self, job_id: int, queue: str) -> None:
-        """Put a job's id into a queue. Raises BrokerAway."""
+        """Put the id of a job of this queue where its workers find it. Raises BrokerAway."""
         try:
             # Celery sends to a direct queue by its bare name: it arrives even after the broker forgot all bindings.
-            self._app.send_task(RUN_JOB, args=[job_id], queue=queue, retry=False)
+            self._app.send_task(RUN_JOB, args=[job_id], queue=self._queues.get(queue, queue), retry=False)
         except (OperationalError, OSError) as error:
             raise BrokerAway(f"The broker does not answer: {error}") from error
 
@@ -68,12 +70,15 @@ def send_due(database: Database, broker: Broker, resend_after: dt.timedelta = RE
 
 
 class Dispatcher(threading.Thread):
-    """A thread of the gateway that sends due jobs until it is stopped; an absent broker or database only delays it."""
+    """A thread of the gateway that sends due jobs until it is stopped; an absent broker or database only delays it.
 
-    def __init__(self, database: Database, broker_url: str) -> None:
+    It closes the broker in the end.
+    """
+
+    def __init__(self, database: Database, broker: Broker) -> None:
         super().__init__(name="dispatcher", daemon=True)
         self._database = database
-        self._broker = Broker(broker_url)
+        self._broker = broker
         self._stopping = threading.Event()
 
     def run(self) -> None:

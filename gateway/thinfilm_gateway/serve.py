@@ -34,7 +34,7 @@ def serve(settings: Settings) -> None:
     """
     with contextlib.ExitStack() as cleanup:
         stop = cleanup.enter_context(stop_signal())
-        lossless.candidates(settings.lossless_codecs)
+        lossless.treatment(settings.lossless_codecs)
         data_folder.make(settings.data_dir)
         if not settings.database_url:
             cleanup.enter_context(data_folder.held(settings.data_dir))
@@ -52,9 +52,9 @@ def serve(settings: Settings) -> None:
         cleanup.callback(page.stop)
         cleanup.callback(stop_all, children)
         if settings.broker_url:
-            from thinfilm_gateway.dispatch import Dispatcher  # Celery, which nobody else needs here
+            from thinfilm_gateway.dispatch import Broker, Dispatcher  # Celery, which nobody else needs here
 
-            dispatcher = Dispatcher(database, settings.broker_url)
+            dispatcher = Dispatcher(database, Broker(settings.broker_url, settings.gpu_workers))
             cleanup.callback(dispatcher.stop)
             dispatcher.start()
         for child in children:

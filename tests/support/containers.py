@@ -6,8 +6,10 @@ from typing import Self
 
 from thinfilm_gateway.archive.container.pack import PackReport, Source, pack
 from thinfilm_gateway.archive.container.reader import Container, open_container
+from thinfilm_gateway.policy.lossless import treatment
 
 CODECS = ("jpegls",)
+PLAIN = treatment(CODECS)
 
 
 class BytesReader:
@@ -38,5 +40,5 @@ def open_bytes(data: bytes) -> Container:
 
 
 def pack_files(paths: Sequence[Path], destination: Path, codecs: Sequence[str] = CODECS) -> PackReport:
-    """Pack files under their own names."""
-    return pack([Source(path, path.name) for path in paths], destination, codecs)
+    """Pack files under their own names; the codecs that can try harder do not."""
+    return pack([Source(path, path.name) for path in paths], destination, treatment(codecs, "fast"))

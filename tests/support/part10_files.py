@@ -12,8 +12,8 @@ SERIES_UID = "2.25.1001"
 
 
 def write_image(path: Path, samples: np.ndarray, *, series_uid: str = SERIES_UID, **attributes: Any) -> Path:
-    """Write samples of shape ([frames,] rows, columns[, 3]) as an Explicit VR Little Endian image."""
-    colour = samples.shape[-1] == 3
+    """Write samples ([frames,] rows, columns) or (frames, rows, columns, 3), in Explicit VR Little Endian."""
+    colour = samples.ndim == 4
     frames, rows, columns = samples.reshape(-1, *samples.shape[-3:-1] if colour else samples.shape[-2:]).shape[:3]
     bits = 8 * samples.dtype.itemsize
     dataset = Dataset()

@@ -8,6 +8,8 @@ from thinfilm_gateway.archive.spool import Spool
 from thinfilm_gateway.archive.store import FolderStore, ObjectStore
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.policy import lossless
+from thinfilm_gateway.policy.lossless import Treatment
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,20 @@ class Context:
     database: Database
     spool: Spool
     store: ObjectStore
+    on_gpu: bool = False
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
-        """Open the rooms that the settings name; connects to nothing yet."""
-        return cls(settings, Database(settings.index_url), Spool(settings.spool_dir), FolderStore(settings.archive_dir))
+    def open(cls, settings: Settings, on_gpu: bool = False) -> Self:
+        """Open the rooms that the settings name; connects to nothing yet. on_gpu: this process has a GPU to itself."""
+        spool, store = Spool(settings.spool_dir), FolderStore(settings.archive_dir)
+        return cls(settings, Database(settings.index_url), spool, store, on_gpu)
+
+    @property
+    def treatment(self) -> Treatment:
+        """How this process compresses: a GPU tries hardest, since it has the time."""
+        if self.on_gpu:
+            return lossless.treatment(self.settings.lossless_codecs, "max", "cuda")
+        return lossless.treatment(self.settings.lossless_codecs, self.settings.lossless_preset)
 
     @property
     def work_dir(self) -> Path:

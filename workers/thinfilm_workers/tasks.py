@@ -1,8 +1,10 @@
 """The Celery tasks: job functions under a task name."""
 
 import functools
+from typing import Any
 
 from thinfilm_gateway.dispatch import RUN_JOB
+from thinfilm_gateway.index.jobs import COMPRESS_GPU
 from thinfilm_workers import runner
 from thinfilm_workers.app import EVICT, SWEEP, TIDY, app, settings
 from thinfilm_workers.context import Context
@@ -10,15 +12,16 @@ from thinfilm_workers.jobs import evict, sweep
 
 
 @functools.cache
-def _context() -> Context:
+def _context(on_gpu: bool = False) -> Context:
     """Open the rooms on the first task, hence after the fork of a pool process."""
-    return Context.open(settings)
+    return Context.open(settings, on_gpu)
 
 
-@app.task(name=RUN_JOB)
-def run_job(job_id: int) -> None:
-    """Do one job of the job table."""
-    runner.run_by_id(_context(), job_id, runner.owner_name())
+@app.task(name=RUN_JOB, bind=True)
+def run_job(task: Any, job_id: int) -> None:
+    """Do one job of the job table; what comes through the queue of the GPU workers is for the GPU."""
+    on_gpu = task.request.delivery_info["routing_key"] == COMPRESS_GPU
+    runner.run_by_id(_context(on_gpu), job_id, runner.owner_name())
 
 
 @app.task(name=SWEEP)

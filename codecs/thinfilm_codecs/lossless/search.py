@@ -1,4 +1,4 @@
-"""Choose the codec of a stack: measure each candidate on a spread sample of its frames."""
+"""Choose the codecs of a stack: measure each candidate on a spread sample of its frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,44 +15,68 @@ SAMPLE_BUDGET = 2_000_000
 
 _LADDER_END = ("zstd", "raw")
 
+_CHEAP = ("jpegls", "zstd")
+"""These cost so little that every group is coded by them too, in case it is unlike the sample."""
+
+_NEAR = 1.05
+"""A codec within this of the best on the sample may well be the best of a group."""
+
+_FITTING_GAIN = 0.96
+"""What a codec that can try harder than it is measured is expected to make of its size."""
+
 
 @dataclass(frozen=True)
 class Choice:
-    """The codecs to try on each group of a stack, best first; a sentence for each candidate with a fault."""
+    """The codecs of a stack, and a sentence for each candidate with a fault.
 
-    codecs: tuple[Codec, ...]
+    tiers: of the first tier the smallest stream of a group is kept; a further tier is tried where all before it fail.
+    The very first codec is the one that is expected to win, so its groups are those of the stack.
+    """
+
+    tiers: tuple[tuple[Codec, ...], ...]
     failures: tuple[str, ...] = ()
 
 
-def choose(stack: PixelBlock, candidates: Sequence[str]) -> Choice:
-    """Rank the candidates by what they make of a sample of the stack; zstd and raw close the list.
+def choose(stack: PixelBlock, candidates: Sequence[Codec]) -> Choice:
+    """Rank the candidates by what they make of a sample of the stack; zstd and raw are always the last tier.
 
-    A candidate that does not support the layout, fails on the sample, or is behind zstd is left out. A single
-    candidate is not measured. Raises KeyError for an id that is unknown.
+    Codecs with presets are measured in their fastest. A candidate that does not support the layout, or fails on the
+    sample, is left out. A single candidate is not measured, and has no rivals.
     """
-    usable = [codec for codec in map(registry.get, dict.fromkeys(candidates)) if codec.supports(stack.layout)]
-    ranked = Choice(tuple(usable))
-    if len(usable) > 1:
-        ranked = _ranked(stack, list(dict.fromkeys((*usable, registry.get("zstd")))))
-    ids = [codec.codec_id for codec in ranked.codecs]
-    end = min((ids.index(codec_id) + 1 for codec_id in _LADDER_END if codec_id in ids), default=len(ids))
-    ladder = dict.fromkeys((*ids[:end], *_LADDER_END))
-    return Choice(tuple(map(registry.get, ladder)), ranked.failures)
+    usable = {codec.codec_id: codec for codec in candidates if codec.supports(stack.layout)}
+    end = tuple(map(registry.get, _LADDER_END))
+    if len(usable) < 2:
+        return Choice((*((codec,) for codec in usable.values()), end))
+    usable.setdefault("zstd", registry.get("zstd"))
+    sizes, failures = _measured(stack, list(usable.values()))
+    ranked = sorted(sizes, key=sizes.__getitem__)
+    # What must be fitted first is no mere rival: it costs too much, and wants groups of its own length.
+    ranked = [name for name in ranked if name == ranked[0] or _fastest(usable[name]) is usable[name]]
+    first = [name for name in ranked if sizes[name] <= _NEAR * sizes[ranked[0]] or name in _CHEAP]
+    rest = [(usable[name],) for name in ranked if name not in first]
+    return Choice((tuple(usable[name] for name in first), *rest, end), failures)
 
 
-def _ranked(stack: PixelBlock, codecs: Sequence[Codec]) -> Choice:
-    """Return those of the codecs that can code the sample, smallest total first."""
+def _measured(stack: PixelBlock, codecs: Sequence[Codec]) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return what those codecs that can code the sample make of it, in bytes, and what was wrong with the others."""
     windows = _spread_windows(stack, max(codec.frames_per_group(stack.layout) for codec in codecs))
-    sized: list[tuple[float, Codec]] = []
+    sizes: dict[str, float] = {}
     failures: list[str] = []
     for codec in codecs:
+        fastest = _fastest(codec)
         try:
-            sized.append((_measure(codec, windows, stack.layout.frames), codec))
+            size = _measure(fastest, windows, stack.layout.frames)
         except UnsupportedPixels:  # a refusal, no fault
             continue
         except Exception as error:  # a codec with a fault must not stop the others
             failures.append(f"{codec.codec_id}: {error}")
-    return Choice(tuple(codec for _, codec in sorted(sized, key=lambda pair: pair[0])), tuple(failures))
+        else:
+            sizes[codec.codec_id] = size if fastest is codec else size * _FITTING_GAIN
+    return sizes, tuple(failures)
+
+
+def _fastest(codec: Codec) -> Codec:
+    return codec.tuned(registry.PRESETS[0], "cpu")
 
 
 def _spread_windows(stack: PixelBlock, window_frames: int) -> list[PixelBlock]:

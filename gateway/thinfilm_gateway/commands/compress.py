@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from thinfilm_codecs import registry
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.pack import CannotPack, Source, pack
 from thinfilm_gateway.archive.container.reader import open_container
@@ -14,8 +15,6 @@ from thinfilm_gateway.archive.store import FileReader
 from thinfilm_gateway.commands.errors import CommandError, plainly
 from thinfilm_gateway.policy import lossless
 
-DEVICES = ("cpu", "cuda")
-
 
 @dataclass(frozen=True)
 class Compressed:
@@ -23,6 +22,7 @@ class Compressed:
 
     files_in: int
     bytes_in: int
+    model_hashes: tuple[str, ...]
     report: PackReport
 
     def to_json(self) -> dict[str, Any]:
@@ -31,7 +31,7 @@ class Compressed:
             "files_in": self.files_in,
             "bytes_in": self.bytes_in,
             "archive_bytes": self.report.archive_bytes,
-            "model_hashes": [],
+            "model_hashes": list(self.model_hashes),
             "series": [asdict(row) for row in self.report.series],
         }
 
@@ -40,21 +40,18 @@ def compress(
     sources: Sequence[Source],
     output: Path,
     candidates: Sequence[str],
-    preset: str = lossless.DEFAULT_PRESET,
-    device: str = DEVICES[0],
+    preset: str = registry.DEFAULT_PRESET,
+    device: str = lossless.DEVICES[0],
     progress: Callable[[int], None] | None = None,
 ) -> Compressed:
     """Pack the sources (see `sources`) into `output`, read it back from the disk and compare every SHA-256.
 
-    candidates: ids of the codecs to choose from. device: where codecs that can do so compute; the classical ones
-    compute on the CPU. progress: is told how many more bytes were packed.
+    candidates: ids of the codecs to choose from. preset: how hard they try. device: where they compute; those without
+    a choice try as ever, on the CPU. progress: is told how many more bytes were packed.
     Raises CommandError; then there is no `output`.
     """
-    if device not in DEVICES:
-        raise CommandError(f"No device is called {device!r}; choose among {', '.join(DEVICES)}.")
     try:
-        lossless.preset(preset)
-        codecs = lossless.candidates(candidates)
+        treatment = lossless.treatment(candidates, preset, device)
     except lossless.UnknownTreatment as error:
         raise CommandError(str(error)) from None
     if os.path.lexists(output):
@@ -62,11 +59,11 @@ def compress(
     with plainly():
         try:
             bytes_in = sum(source.path.stat().st_size for source in sources)
-            report = pack(sources, output, codecs, progress, threads=len(os.sched_getaffinity(0)))
+            report = pack(sources, output, treatment, progress, threads=len(os.sched_getaffinity(0)))
         except CannotPack as error:
             raise CommandError(str(error)) from None
-        _prove(output)
-    return Compressed(len(sources), bytes_in, report)
+        model_hashes = _prove(output)
+    return Compressed(len(sources), bytes_in, model_hashes, report)
 
 
 def sources(paths: Sequence[Path]) -> list[Source]:
@@ -107,13 +104,15 @@ def _files(path: Path) -> Iterator[Path]:
         raise CommandError(f"There is no {path}.")
 
 
-def _prove(output: Path) -> None:
-    """Read the container back; remove it where it does not give every file back."""
+def _prove(output: Path) -> tuple[str, ...]:
+    """Read the container back and return its model hashes; remove it where it does not give every file back."""
     try:
         with FileReader(output) as reader:
-            damages = open_container(reader).verify()
+            container = open_container(reader)
+            damages, model_hashes = container.verify(), container.model_hashes()
     except DamagedContainer as error:
-        damages = [str(error)]
+        damages, model_hashes = [str(error)], ()
     if damages:
         output.unlink()
         raise CommandError(f"{output} was removed, since it did not read back as it was written: {damages[0]}")
+    return model_hashes

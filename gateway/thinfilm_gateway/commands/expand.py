@@ -57,7 +57,7 @@ def expand(archive: Path, directory: Path, progress: Callable[[int], None] | Non
         directory.mkdir(parents=True, exist_ok=True)
         damages = [f"{archive}: {damage}" for damage in container.structural_damages()]
         verified = pixels = 0
-        for number in container.reading_order():
+        for number in container.each(container.reading_order()):
             try:
                 _write(container, number, targets[number], progress or (lambda count: None))
             except DamagedContainer as error:

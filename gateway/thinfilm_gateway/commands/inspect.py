@@ -54,6 +54,7 @@ def inspect(archive: Path) -> Inspection:
             container = open_container(reader)
         except DamagedContainer as error:
             raise CommandError(f"{archive}: {error}") from None
+        model_hashes = container.model_hashes()
     manifest = container.manifest
     entries = []
     for entry, share in zip(manifest.entries, stored_shares(manifest, container.size), strict=True):
@@ -74,7 +75,7 @@ def inspect(archive: Path) -> Inspection:
                 dataset_sha256=dicom.dataset_sha256 if dicom else "",
             )
         )
-    return Inspection(VERSION, container.size, (), tuple(entries))
+    return Inspection(VERSION, container.size, model_hashes, tuple(entries))
 
 
 def render(inspection: Inspection) -> RenderableType:

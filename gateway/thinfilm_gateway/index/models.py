@@ -255,7 +255,7 @@ class Job(Base):
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     kind: Mapped[str]  # the function that does it: "compress"
     series_pk: Mapped[int | None] = mapped_column(ForeignKey("series.id"))
-    queue: Mapped[str]  # compress.cpu, compress.gpu or maintenance
+    queue: Mapped[str]  # compress.cpu or maintenance (dispatch.Broker may send compress.cpu to compress.gpu)
     state: Mapped[JobState]
     not_before: Mapped[dt.datetime]  # due from here on; each arrival in the series moves it
     attempts: Mapped[int]  # how often it was taken

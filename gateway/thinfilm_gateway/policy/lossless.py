@@ -1,30 +1,42 @@
-"""Which lossless codecs are measured for pixels: for now the same everywhere."""
+"""How pixels are treated where nothing may be lost: which codecs are measured, and how hard they try."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from thinfilm_codecs import registry
+from thinfilm_codecs.codec import Codec
 
-DEFAULT_PRESET = "default"
-PRESETS = (DEFAULT_PRESET,)
+DEVICES = ("cpu", "cuda")
 
 
 class UnknownTreatment(Exception):
-    """A codec or preset that there is none of; the message is one sentence."""
+    """A codec, preset or device that there is none of; the message is one sentence."""
 
 
-def candidates(codec_ids: Sequence[str]) -> tuple[str, ...]:
-    """Return the codecs to measure, each once. Raises UnknownTreatment for one that is not installed, or for none."""
-    known = registry.names()
-    for codec_id in codec_ids:
-        if codec_id not in known:
-            raise UnknownTreatment(f"No codec is called {codec_id!r}; choose among {', '.join(known)}.")
+@dataclass(frozen=True)
+class Treatment:
+    """Which codecs to measure, how hard those with presets try, and where those that can choose compute."""
+
+    codecs: tuple[str, ...]
+    preset: str = registry.DEFAULT_PRESET
+    device: str = DEVICES[0]
+
+    def candidates(self) -> tuple[Codec, ...]:
+        """Return the codecs to measure, tuned."""
+        return tuple(registry.get(codec_id, self.preset, self.device) for codec_id in self.codecs)
+
+
+def treatment(codec_ids: Sequence[str], preset: str = registry.DEFAULT_PRESET, device: str = DEVICES[0]) -> Treatment:
+    """Return the treatment of these names, each codec once. Raises UnknownTreatment."""
     if not codec_ids:
-        raise UnknownTreatment(f"No codec is given; choose among {', '.join(known)}.")
-    return tuple(dict.fromkeys(codec_ids))
+        raise UnknownTreatment(f"No codec is given; choose among {', '.join(registry.names())}.")
+    for codec_id in codec_ids:
+        _check("codec", codec_id, registry.names())
+    _check("preset", preset, registry.PRESETS)
+    _check("device", device, DEVICES)
+    return Treatment(tuple(dict.fromkeys(codec_ids)), preset, device)
 
 
-def preset(name: str) -> str:
-    """Return the preset of this name. Raises UnknownTreatment if the codecs have none such."""
-    if name not in PRESETS:
-        raise UnknownTreatment(f"No preset is called {name!r}; choose among {', '.join(PRESETS)}.")
-    return name
+def _check(what: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise UnknownTreatment(f"No {what} is called {name!r}; choose among {', '.join(known)}.")

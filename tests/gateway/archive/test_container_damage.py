@@ -10,7 +10,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.containers import BytesReader, open_bytes
+from support.containers import PLAIN, BytesReader, open_bytes
 from support.part10_files import slice_samples, write_image, write_series
 from thinfilm_gateway.archive.container.format import (
     FOOTER_BYTES,
@@ -44,7 +44,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 def packed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Three slices in one stack, an image of another series, a long text in a literal group of its own, a short one."""
     folder = tmp_path_factory.mktemp("packed")
-    pack([Source(path, path.name) for path in _paths(folder)], folder / "x.tfa", ["jpegls"])
+    pack([Source(path, path.name) for path in _paths(folder)], folder / "x.tfa", PLAIN)
     return (folder / "x.tfa").read_bytes()
 
 

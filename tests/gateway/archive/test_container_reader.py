@@ -7,7 +7,7 @@ import pytest
 from support.containers import BytesReader, open_bytes, pack_files
 from support.part10_files import slice_samples, write_image, write_series
 from thinfilm_gateway.archive.container.cache import FrameCache
-from thinfilm_gateway.archive.container.format import FOOTER_BYTES, SECTION_HEADER_BYTES, Section
+from thinfilm_gateway.archive.container.format import FOOTER_BYTES, SECTION_HEADER_BYTES, DamagedContainer, Section
 from thinfilm_gateway.archive.container.reader import Container, open_container, sections
 
 ROWS = COLUMNS = 400  # above 256 KiB a slice: one frame a group
@@ -94,15 +94,46 @@ def test_a_cache_never_holds_more_than_its_bytes_and_lets_the_least_recent_go() 
             loads.append(key)
             return np.zeros(size, np.uint8)
 
-        assert not cache.get(key, load).flags.writeable
+        assert not cache.start(key, load).result().flags.writeable
         assert cache.nbytes <= 250
 
-    for key in ("a", "b", "a", "c", "a", "b"):
+    for key in ("a", "b", "a", "c", "a"):
         get(key)
-    assert loads == ["a", "b", "c", "b"]
+    assert loads == ["a", "b", "c"]
     get("too large", 251)
-    get("too large", 251)
-    assert loads[-2:] == ["too large", "too large"]
+    get("c")
+    get("a")
+    assert loads == ["a", "b", "c", "too large"]
+
+
+def test_what_somebody_holds_is_decoded_once_however_small_the_cache_and_for_all_who_want_it() -> None:
+    cache = FrameCache(0)
+    loads = []
+    release = threading.Event()
+
+    def load() -> np.ndarray:
+        release.wait()
+        loads.append(1)
+        return np.zeros(100, np.uint8)
+
+    wanted = [cache.start("a", load) for _ in range(3)]
+    release.set()
+    assert len({id(each.result()) for each in wanted}) == 1
+    assert cache.start("a", load).result() is wanted[0].result()
+    assert loads == [1]
+    assert cache.nbytes == 0
+
+
+def test_a_group_that_could_not_be_read_is_read_anew_for_the_next() -> None:
+    cache = FrameCache(1000)
+
+    def fail() -> np.ndarray:
+        raise DamagedContainer("The disk is away.")
+
+    failed = cache.start("a", fail)
+    with pytest.raises(DamagedContainer):
+        failed.result()
+    assert len(cache.start("a", lambda: np.zeros(7, np.uint8)).result()) == 7
 
 
 def test_many_threads_read_one_container(packed: bytes, series: list[Path]) -> None:

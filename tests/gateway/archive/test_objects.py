@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from support.containers import PLAIN
 from support.datasets import EncodedDataSet, ct_series, one_of_each
 from thinfilm_gateway.archive import part10
 from thinfilm_gateway.archive.container.pack import Source, pack
 from thinfilm_gateway.archive.objects import IntegrityError, ObjectLocation, ObjectReader
 from thinfilm_gateway.archive.spool import Spool
 from thinfilm_gateway.archive.store import FolderStore, StorageAway, new_key
-
-CODECS = ("jpegls", "zstd", "raw")
 
 
 class Archive:
@@ -40,7 +39,7 @@ class Archive:
     def compress(self, locations: Sequence[ObjectLocation]) -> list[ObjectLocation]:
         sources = [Source(self.spool.path(str(place.spool_name)), str(place.spool_name)) for place in locations]
         packed = self.folder / "packed.tfa"
-        pack(sources, packed, CODECS)
+        pack(sources, packed, PLAIN)
         key = new_key()
         self.store.put(key, packed)
         return [replace(place, container_key=key, container_entry=entry) for entry, place in enumerate(locations)]

@@ -1,5 +1,6 @@
 """Compress a series: pack, store, read back, prove, and only then let the index point at the container."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -15,7 +16,6 @@ from thinfilm_gateway.config import GIB
 from thinfilm_gateway.index import archiving, audit
 from thinfilm_gateway.index.archiving import PendingInstance, Placement
 from thinfilm_gateway.index.jobs import ClaimedJob
-from thinfilm_gateway.policy import lossless
 from thinfilm_workers.context import Context
 from thinfilm_workers.lease import Lease, LeaseLost
 from thinfilm_workers.proof import container_damage, spool_damage
@@ -88,9 +88,7 @@ def _archive(context: Context, instances: Sequence[PendingInstance], lease: Leas
         for instance, name in zip(instances, _names(instances), strict=True)
     ]
     try:
-        report = pack(
-            sources, packed, lossless.candidates(context.settings.lossless_codecs), lambda count: lease.check()
-        )
+        report = pack(sources, packed, context.treatment, lambda count: lease.check(), len(os.sched_getaffinity(0)))
         lease.check()
         context.store.put(key, packed)
     finally:
@@ -132,7 +130,7 @@ def _prove(context: Context, key: str, instances: Sequence[PendingInstance], lea
             container = open_container(reader, key)
             if len(container.entries) != len(instances):
                 raise NotProven("The container does not have an entry for each instance.")
-            for entry in container.reading_order():
+            for entry in container.each(container.reading_order()):
                 lease.check()
                 damage = container_damage(container, entry, instances[entry].sha256)
                 if damage:

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import Container, open_container
-from thinfilm_gateway.archive.container.report import PackReport, series_rows, stored_shares
+from thinfilm_gateway.archive.container.report import frame_codecs, stored_shares
 from thinfilm_gateway.index import archiving, holdings
 from thinfilm_gateway.index.archiving import Placement
 from thinfilm_gateway.index.ingest import Received, register
@@ -185,9 +185,7 @@ class _Survey:
 
 
 def _facts(container: Container, created_at: dt.datetime) -> _ContainerFacts:
-    series = series_rows(container.manifest, [0.0] * len(container.manifest.stacks))
-    report = PackReport(entries=(), series=series, codec_failures=(), archive_bytes=container.size)
-    return _ContainerFacts(container.size, report.codecs, created_at)
+    return _ContainerFacts(container.size, frame_codecs(container.manifest.stacks), created_at)
 
 
 def _slim(received: Received) -> Received:

@@ -37,7 +37,7 @@ def sweep(context: Context) -> None:
         if orphans := holdings.request_missing_jobs(session, now):
             log.warning("jobs_missing", series=orphans)
     if context.settings.broker_url:
-        broker = Broker(context.settings.broker_url)
+        broker = Broker(context.settings.broker_url, context.settings.gpu_workers)
         try:
             send_due(context.database, broker)
         finally:

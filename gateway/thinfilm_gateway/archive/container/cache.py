@@ -1,22 +1,30 @@
-"""FrameCache: decoded groups of containers, kept for the next read, bounded in bytes."""
+"""FrameCache: decoded groups of containers, decoded once for all who want them, kept for the next, bounded in bytes."""
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from concurrent.futures import Future
 
 from thinfilm_codecs.blocks import SampleArray
+from thinfilm_gateway.archive.container.decoding import decoders
+
+Decoded = Future[SampleArray]
+"""A group that is decoded, or about to be."""
 
 
 class FrameCache:
-    """Keeps the decoded groups that were read last, at most `capacity_bytes` of them; for many threads.
+    """Keeps the decoded groups that were asked for last, at most `capacity_bytes` of them; for many threads.
 
-    The arrays are shared, and so read-only.
+    A group that somebody still holds is found too, however many bytes that takes. The arrays are shared, and so
+    read-only.
     """
 
     def __init__(self, capacity_bytes: int) -> None:
         """Start empty."""
         self._capacity = capacity_bytes
-        self._arrays: OrderedDict[Hashable, SampleArray] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[Decoded, int]] = OrderedDict()  # with its bytes
+        self._held: weakref.WeakValueDictionary[Hashable, Decoded] = weakref.WeakValueDictionary()
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -25,19 +33,29 @@ class FrameCache:
         """Bytes that are kept now."""
         return self._bytes
 
-    def get(self, key: Hashable, load: Callable[[], SampleArray]) -> SampleArray:
-        """Return the array kept under `key`, or the one that `load` gives, which is then kept if it fits at all."""
+    def start(self, key: Hashable, load: Callable[[], SampleArray]) -> Decoded:
+        """Return what is there under `key`, or else what `load` will give in one of the threads that decode."""
         with self._lock:
-            if key in self._arrays:
-                self._arrays.move_to_end(key)
-                return self._arrays[key]
-        array = load()  # outside the lock: two threads may decode the same group, none waits for another's
+            found = self._held.get(key)
+            if found is None:
+                found = self._held[key] = decoders().submit(self._load, key, load)
+            elif key in self._kept:
+                self._kept.move_to_end(key)
+            return found
+
+    def _load(self, key: Hashable, load: Callable[[], SampleArray]) -> SampleArray:
+        try:
+            array = load()
+        except BaseException:
+            with self._lock:
+                del self._held[key]  # the next may be luckier
+            raise
         array.flags.writeable = False
         with self._lock:
-            if key not in self._arrays and array.nbytes <= self._capacity:
-                self._arrays[key] = array
+            if array.nbytes <= self._capacity:
+                self._kept[key] = self._held[key], array.nbytes
                 self._bytes += array.nbytes
                 while self._bytes > self._capacity:
-                    _, dropped = self._arrays.popitem(last=False)
-                    self._bytes -= dropped.nbytes
+                    _, (_, nbytes) = self._kept.popitem(last=False)
+                    self._bytes -= nbytes
         return array

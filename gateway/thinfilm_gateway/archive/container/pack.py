@@ -1,8 +1,10 @@
 """Packing files into a container: literal bytes first, then the frames of each series, then the manifest."""
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from pydicom import Dataset
 
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_gateway.archive import values
+from thinfilm_gateway.archive.ahead import in_order
 from thinfilm_gateway.archive.container.format import (
+    STACK_LIMIT,
     DicomHeader,
     Entry,
     FrameRun,
@@ -22,16 +26,18 @@ from thinfilm_gateway.archive.container.format import (
     check_names,
     frame_run,
 )
-from thinfilm_gateway.archive.container.frames import StackWriter
+from thinfilm_gateway.archive.container.frames import PreparedStack, prepare_stack, write_stack
 from thinfilm_gateway.archive.container.literals import LiteralWriter
 from thinfilm_gateway.archive.container.order import FrameSlice, SourceFrames, StackPlan, plan
-from thinfilm_gateway.archive.container.report import PackedEntry, PackReport, series_rows, stored_shares
+from thinfilm_gateway.archive.container.report import PackedEntry, PackReport, frame_codecs, series_rows, stored_shares
 from thinfilm_gateway.archive.container.survey import Survey, reopen_pixels, survey
 from thinfilm_gateway.archive.container.writer import ContainerWriter
 from thinfilm_gateway.archive.dataset import UnreadableDataSet
 from thinfilm_gateway.archive.pixels import NativePixels, Packing
 from thinfilm_gateway.archive.store import sync
+from thinfilm_gateway.policy.lossless import Treatment
 
+_AHEAD_BYTES = STACK_LIMIT // 2  # raw bytes of stacks that are fitted while those before them are coded
 _FARTHEST_MM = 1e6  # a place farther away is no place in a patient
 
 
@@ -50,18 +56,17 @@ class Source:
 def pack(
     sources: Sequence[Source],
     destination: Path,
-    candidates: Sequence[str],
+    treatment: Treatment,
     progress: Callable[[int], None] | None = None,
     threads: int = 1,
 ) -> PackReport:
     """Pack files into the container `destination`, which is on the disk, whole, on return; on failure nothing is left.
 
     The same files give the same bytes. Memory stays within a few stacks, whatever the size of the files.
-    candidates: ids of the codecs to measure; zstd and raw take what they cannot keep.
+    treatment: the codecs to measure, and how hard they try; zstd and raw take what they cannot keep.
     progress: is told how many more bytes of the sources were packed.
-    threads: groups of frames that are coded at a time.
-    Raises CannotPack for no files, names that collide or escape, and files that change meanwhile; KeyError for an
-    unknown codec; OSError.
+    threads: groups of frames that are coded, or stacks that are fitted, at a time.
+    Raises CannotPack for no files, names that collide or escape, and files that change meanwhile; OSError.
     """
     if not sources:
         raise CannotPack("There is no file to pack.")
@@ -71,8 +76,8 @@ def pack(
         raise CannotPack(str(error)) from None
     part = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.part")
     try:
-        with part.open("xb") as file:
-            report = _Packer(ContainerWriter(file), candidates, progress or (lambda count: None), threads).pack(sources)
+        with part.open("xb") as file, ThreadPoolExecutor(threads) as pool:
+            report = _Packer(ContainerWriter(file), treatment, progress or (lambda count: None), pool).pack(sources)
         sync(part)
         part.rename(destination)
         sync(destination.parent)
@@ -104,26 +109,30 @@ class _Packer:
     """Packs into one writer."""
 
     def __init__(
-        self, writer: ContainerWriter, candidates: Sequence[str], progress: Callable[[int], None], threads: int
+        self, writer: ContainerWriter, treatment: Treatment, progress: Callable[[int], None], pool: ThreadPoolExecutor
     ) -> None:
         self._writer = writer
-        self._candidates = candidates
+        self._treatment = treatment
+        self._candidates = treatment.candidates()
         self._progress = progress
-        self._threads = threads
+        self._pool = pool
         self._literals = LiteralWriter(writer)
         self._drafts: list[_Draft] = []
         self._frames: list[SourceFrames] = []
         self._stacks: list[Stack] = []
         self._stack_seconds: list[float] = []
         self._failures: list[str] = []
+        self._opening = threading.Lock()
         self._reopened: tuple[int, NativePixels] | None = None
 
     def pack(self, sources: Sequence[Source]) -> PackReport:
         for source in sources:
             self._keep_literals(source, survey(source.path))
         literals = self._literals.finish()
-        for stack_plan in plan(self._frames):
-            self._keep_frames(stack_plan)
+        plans = plan(self._frames)
+        prepared = in_order(self._pool, self._prepare, plans, lambda each: each.layout.nbytes, _AHEAD_BYTES)
+        for stack_plan, stack in zip(plans, prepared, strict=True):
+            self._keep_frames(stack_plan, stack)
         manifest = Manifest(literals, tuple(self._stacks), tuple(draft.entry() for draft in self._drafts))
         try:
             self._writer.finish(manifest)
@@ -134,7 +143,8 @@ class _Packer:
             entries=tuple(
                 PackedEntry(entry.name, share) for entry, share in zip(manifest.entries, shares, strict=True)
             ),
-            series=series_rows(manifest, self._stack_seconds),
+            series=series_rows(manifest, self._stack_seconds, self._treatment.preset),
+            codecs=frame_codecs(manifest.stacks),
             codec_failures=tuple(self._failures),
             archive_bytes=self._writer.size,
         )
@@ -150,31 +160,37 @@ class _Packer:
         else:
             end = found.pixel_offset + pixels.span.length
             before, after = self._literals.add(data[: found.pixel_offset]), self._literals.add(data[end:])
-            self._frames.append(_source_frames(len(self._drafts), found))
+            self._frames.append(source_frames(len(self._drafts), found))
             self._progress(len(data) - pixels.span.length)
         kept = (pixels.block.layout, pixels.packing) if pixels else None
         self._drafts.append(_Draft(source, len(data), found.sha256, found.dicom, before, after, kept, []))
 
-    def _keep_frames(self, stack_plan: StackPlan) -> None:
-        """Code a stack and tell its sources where their frames lie."""
-        begin = time.perf_counter()
-        runs = self._runs(stack_plan)
+    def _block(self, stack_plan: StackPlan) -> PixelBlock:
         samples = [self._samples(piece) for piece in stack_plan.slices]
-        block = PixelBlock(
+        return PixelBlock(
             samples[0] if len(samples) == 1 else np.concatenate(samples),
             stack_plan.bits_stored,
             stack_plan.frame_axis,
             stack_plan.spacing,
         )
-        del samples
+
+    def _prepare(self, stack_plan: StackPlan) -> PreparedStack:
+        with self._opening:
+            block = self._block(stack_plan)
+        return prepare_stack(block, self._candidates)
+
+    def _keep_frames(self, stack_plan: StackPlan, prepared: PreparedStack) -> None:
+        """Code a stack and tell its sources where their frames lie."""
+        begin = time.perf_counter()
+        runs = self._runs(stack_plan)
         progress = self._frame_progress(sum(run.length for run in runs), stack_plan.layout.frames)
-        written = StackWriter(self._writer, block, self._candidates).write(self._threads, progress)
+        written = write_stack(prepared, self._writer, self._pool, progress)
         for piece, run in zip(stack_plan.slices, runs, strict=True):
             self._drafts[piece.source].frames.append(run)
         first = self._drafts[stack_plan.slices[0].source].source.name
         self._failures.extend(f"The frames of {first} and its like: {failure}" for failure in written.failures)
         self._stacks.append(written.stack)
-        self._stack_seconds.append(time.perf_counter() - begin)
+        self._stack_seconds.append(prepared.seconds + time.perf_counter() - begin)
 
     def _runs(self, stack_plan: StackPlan) -> list[FrameRun]:
         """Return where the slices lie in the stack that is about to be written."""
@@ -193,8 +209,9 @@ class _Packer:
 
         def frames_done(done: int) -> None:
             nonlocal told
-            self._progress(file_bytes * done // frames - told)
-            told = file_bytes * done // frames
+            now = max(told, file_bytes * done // frames)  # a stack may be coded twice
+            self._progress(now - told)
+            told = now
 
         return frames_done
 
@@ -215,7 +232,8 @@ class _Packer:
         return pixels
 
 
-def _source_frames(number: int, found: Survey) -> SourceFrames:
+def source_frames(number: int, found: Survey) -> SourceFrames:
+    """Return what is known of the frames of source `number`, which must have pixels."""
     assert found.pixels is not None
     assert found.dicom is not None
     assert found.attributes is not None

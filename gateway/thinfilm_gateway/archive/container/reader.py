@@ -1,8 +1,10 @@
 """Container: the entries of a container file, read one at a time by byte ranges, checked against their SHA-256."""
 
 import bisect
+import contextlib
 import hashlib
-from collections.abc import Hashable, Iterator
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
@@ -11,7 +13,8 @@ import structlog
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import SampleArray
 from thinfilm_codecs.errors import CodecError
-from thinfilm_gateway.archive.container.cache import FrameCache
+from thinfilm_gateway.archive.container.cache import Decoded, FrameCache
+from thinfilm_gateway.archive.container.decoding import ahead_bytes
 from thinfilm_gateway.archive.container.format import (
     FOOTER_BYTES,
     FRAMES,
@@ -124,6 +127,28 @@ class Container:
         """Return the numbers of all entries, ordered so that each group needs to be decoded only once."""
         return sorted(range(len(self.entries)), key=lambda number: _place(self.entries[number]))
 
+    def start(self, entry: int) -> list[Decoded]:
+        """Begin to decode the frames of an entry, of long runs the first group; whoever holds the result holds these.
+
+        That a group is damaged is told when the entry is read.
+        """
+        return [self._frames(run.stack, self._groups(run)[0]) for run in self.entries[entry].frame_runs]
+
+    def each(self, entries: Iterable[int]) -> Iterator[int]:
+        """Give the entries one by one while the frames of those that follow are being decoded, on all cores."""
+        begun: deque[tuple[int, list[Decoded]]] = deque()
+        ahead = 0
+        for entry in entries:
+            ahead += self.entries[entry].file_bytes
+            while begun and ahead > ahead_bytes():
+                current = begun.popleft()  # held while it is read
+                ahead -= self.entries[current[0]].file_bytes
+                yield current[0]
+            begun.append((entry, self.start(entry)))
+        while begun:
+            current = begun.popleft()
+            yield current[0]
+
     def stream(self, entry: int) -> Iterator[bytes]:
         """Give the bytes of a file, at most a few groups of frames in memory.
 
@@ -148,7 +173,7 @@ class Container:
     def verify(self) -> list[str]:
         """Read all that is stored and return one sentence a damage; an empty list proves every SHA-256."""
         damages = list(self.structural_damages())
-        for number in self.reading_order():
+        for number in self.each(self.reading_order()):
             try:
                 self._prove(number)
             except DamagedContainer as error:
@@ -169,6 +194,19 @@ class Container:
                 read_manifest(_payload(self._reader, MANIFEST, section, what), self.size)
             except DamagedContainer as error:
                 yield str(error)
+
+    def model_hashes(self) -> tuple[str, ...]:
+        """Return the hashes of the models without which the frames cannot be decoded, each once, in order.
+
+        Parameters that are damaged, or of codecs that are not known, tell none; `verify` names them.
+        """
+        found: set[str] = set()
+        for number, stack in enumerate(self._manifest.stacks):
+            for place, stack_codec in enumerate(stack.codecs):
+                with contextlib.suppress(KeyError, CodecError, DamagedContainer):
+                    codec = registry.get(stack_codec.codec_id)
+                    found.update(codec.model_hashes(self._stack_parameters(stack, number, place)))
+        return tuple(sorted(found))
 
     def _prove(self, number: int) -> None:
         """Read an entry and compare the SHA-256 of the file and, in the same pass, of its data set."""
@@ -218,17 +256,29 @@ class Container:
             yield pixel_bytes(samples, run.packing)
 
     def _run_samples(self, run: FrameRun) -> Iterator[SampleArray]:
-        stack = self._manifest.stacks[run.stack]
+        """Give the samples of a run, group after group, while the next groups are being decoded on all cores."""
+        stack, groups = self._manifest.stacks[run.stack], self._groups(run)
+        group_bytes = stack.layout.with_frames(stack.groups[groups[0]].frames).nbytes
+        ahead = max(1, ahead_bytes() // group_bytes)
+        begun = deque(self._frames(run.stack, number) for number in groups[:ahead])
         first, end = run.first, run.first + run.count
-        while first < end:
-            number = bisect.bisect_right(stack.group_starts, first) - 1
+        for number in groups:
+            samples = begun.popleft().result()
+            if number + ahead in groups:
+                begun.append(self._frames(run.stack, number + ahead))
             start = stack.group_starts[number]
             stop = min(end, start + stack.groups[number].frames)
-            yield self._frames(run.stack, number)[first - start : stop - start]
+            yield samples[first - start : stop - start]
             first = stop
 
+    def _groups(self, run: FrameRun) -> range:
+        """Return the numbers of the groups in which a run lies."""
+        starts = self._manifest.stacks[run.stack].group_starts
+        last = run.first + run.count - 1
+        return range(bisect.bisect_right(starts, run.first) - 1, bisect.bisect_right(starts, last))
+
     def _literals(self, number: int) -> SampleArray:
-        return self._cache.get((self._key, "literals", number), partial(self._load_literals, number))
+        return self._cache.start((self._key, "literals", number), partial(self._load_literals, number)).result()
 
     def _load_literals(self, number: int) -> SampleArray:
         group = self._manifest.literals[number]
@@ -238,8 +288,8 @@ class Container:
             raise DamagedContainer("A section of literal bytes does not have the length that the manifest tells.")
         return np.frombuffer(raw, np.uint8)
 
-    def _frames(self, stack: int, group: int) -> SampleArray:
-        return self._cache.get((self._key, "frames", stack, group), partial(self._load_frames, stack, group))
+    def _frames(self, stack: int, group: int) -> Decoded:
+        return self._cache.start((self._key, "frames", stack, group), partial(self._load_frames, stack, group))
 
     def _load_frames(self, stack_number: int, group_number: int) -> SampleArray:
         stack = self._manifest.stacks[stack_number]

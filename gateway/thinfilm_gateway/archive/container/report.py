@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from thinfilm_gateway.archive.container.format import Entry, LiteralRun, Manifest, Stack
-from thinfilm_gateway.policy.lossless import DEFAULT_PRESET
 
 LITERAL_CODEC = "zstd"
 
@@ -23,6 +22,7 @@ class PackedSeries:
     """What became of a series. Files that belong to none are together, under an empty Series Instance UID.
 
     codec: the codecs that coded its frames, joined by commas, the one with most samples first; zstd without frames.
+    preset: how hard those tried that have presets.
     pixels: number of samples. native_pixel_bytes: their bytes in the files. coded_pixel_bytes: bytes of their streams
     and of the parameters that these share. bits_per_pixel: coded bits a sample, None without frames.
     encode_seconds: time spent choosing, coding and proving.
@@ -44,19 +44,16 @@ class PackedSeries:
 class PackReport:
     """What was packed.
 
+    codecs: ids of all codecs that coded frames, in alphabetical order.
     codec_failures: a sentence for each codec that failed or did not verify, and for each file whose pixels could not
     be read; all was kept by other means.
     """
 
     entries: tuple[PackedEntry, ...]
     series: tuple[PackedSeries, ...]
+    codecs: tuple[str, ...]
     codec_failures: tuple[str, ...]
     archive_bytes: int
-
-    @property
-    def codecs(self) -> tuple[str, ...]:
-        """Ids of all codecs that coded frames, in alphabetical order."""
-        return tuple(sorted({codec for row in self.series if row.pixels for codec in row.codec.split(",")}))
 
 
 def stored_shares(manifest: Manifest, archive_bytes: int) -> list[int]:
@@ -85,15 +82,17 @@ def stack_bytes(stack: Stack) -> int:
     return parameters + sum(group.section.length for group in stack.groups)
 
 
-def series_rows(manifest: Manifest, stack_seconds: Sequence[float]) -> tuple[PackedSeries, ...]:
+def series_rows(manifest: Manifest, stack_seconds: Sequence[float], preset: str) -> tuple[PackedSeries, ...]:
     """Return one row a series, in the order of its first entry. stack_seconds: encode time of each stack."""
     series: dict[str, list[Entry]] = defaultdict(list)
     for entry in manifest.entries:
         series[entry.dicom.series_instance_uid if entry.dicom else ""].append(entry)
-    return tuple(_row(uid, entries, manifest, stack_seconds) for uid, entries in series.items())
+    return tuple(_row(uid, entries, manifest, stack_seconds, preset) for uid, entries in series.items())
 
 
-def _row(uid: str, entries: list[Entry], manifest: Manifest, stack_seconds: Sequence[float]) -> PackedSeries:
+def _row(
+    uid: str, entries: list[Entry], manifest: Manifest, stack_seconds: Sequence[float], preset: str
+) -> PackedSeries:
     runs = [run for entry in entries for run in entry.frame_runs]
     numbers = sorted({run.stack for run in runs})
     stacks = [manifest.stacks[number] for number in numbers]
@@ -104,13 +103,18 @@ def _row(uid: str, entries: list[Entry], manifest: Manifest, stack_seconds: Sequ
         modality=next((entry.dicom.modality for entry in entries if entry.dicom), ""),
         instances=len(entries),
         codec=",".join(_codecs(stacks)) or LITERAL_CODEC,
-        preset=DEFAULT_PRESET,
+        preset=preset,
         pixels=pixels,
         native_pixel_bytes=sum(run.length for run in runs),
         coded_pixel_bytes=coded,
         bits_per_pixel=8 * coded / pixels if pixels else None,
         encode_seconds=sum((stack_seconds[number] for number in numbers), 0.0),
     )
+
+
+def frame_codecs(stacks: Iterable[Stack]) -> tuple[str, ...]:
+    """Return the ids of all codecs that coded frames of the stacks, in alphabetical order."""
+    return tuple(sorted(_codecs(stacks)))
 
 
 def entry_codecs(manifest: Manifest, entry: Entry) -> list[str]:

@@ -38,6 +38,12 @@ class ContainerWriter:
         self._offset += len(header) + len(payload)
         return section
 
+    def rewind(self, size: int) -> None:
+        """Take back all that was written behind the first `size` bytes."""
+        self._file.seek(size)
+        self._file.truncate()
+        self._offset = size
+
     def finish(self, manifest: Manifest) -> None:
         """Write the manifest, its copy and the footer. Raises ValueError for a manifest that readers would refuse."""
         payload = manifest_bytes(manifest)
