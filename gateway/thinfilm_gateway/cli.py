@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from thinfilm_gateway import config, data_folder, logs
+from thinfilm_gateway.background import keep_linear_algebra_on_one_thread
 
 app = typer.Typer(
     help="A storage-side compression gateway for DICOM.",
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 db = typer.Typer(help="The tables of the index.", no_args_is_help=True)
-bench = typer.Typer(help="Measure speed.", no_args_is_help=True)
+bench = typer.Typer(help="Measure size, speed and memory.", no_args_is_help=True)
 app.add_typer(db, name="db")
 app.add_typer(bench, name="bench")
 
@@ -32,6 +33,8 @@ Against = Annotated[
     list[str] | None,
     typer.Option(metavar="HOST:PORT[/AE_TITLE]", help="Measure a node that runs already; can be given more than once."),
 ]
+
+LOSSLESS_ENTRANTS = "neural-fast,neural,jpegls,jpegxl,jpegxl-e9,htj2k,zstd,tomoz"
 
 FAILED = 1  # exit status; 2 is a wrong command line, 130 an interrupt
 INTERRUPTED = 130
@@ -113,11 +116,12 @@ def compress(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.tfa", help="The container to write.")],
     codec: Annotated[str | None, typer.Option(metavar="NAME", help="Only this codec, not the best of all.")] = None,
-    preset: Annotated[str, typer.Option(metavar="P", help="How hard the codec tries.")] = "default",
+    preset: Annotated[str, typer.Option(metavar="fast|default|max", help="How hard the codec tries.")] = "default",
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where the codec computes.")] = "cpu",
     as_json: Json = False,
 ) -> None:
     """Pack files and folders into a container, and prove it by reading it back."""
+    keep_linear_algebra_on_one_thread()
     from thinfilm_gateway.commands import compress as command
     from thinfilm_gateway.progress import byte_step
 
@@ -222,6 +226,52 @@ def bench_retrieve(against: Against = None, json_file: JsonFile = None) -> None:
     from thinfilm_gateway.bench import retrieve
 
     _bench(retrieve.run(_console(), against or []), json_file)
+
+
+@bench.command("lossless")
+def bench_lossless(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of DICOM files.")],
+    codecs: Annotated[str, typer.Option(metavar="A,B", help="The codecs, separated by commas.")] = LOSSLESS_ENTRANTS,
+    slices: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only N middle files of each series.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT", help="Only files whose path below DIR contains this; can be given more than once."
+        ),
+    ] = None,
+    json_file: JsonFile = None,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Also plot size against decode speed: .png or .svg.")
+    ] = None,
+) -> None:
+    """Measure size and speed of lossless codecs on the same frames, one core, every decode compared."""
+    from thinfilm_gateway.bench.lossless import plot, run
+
+    names = codecs.split(",")
+    if plot_file:
+        plot.check(plot_file, names)
+    figures = run.run(_console(), folder, names, slices, only or [])
+    _bench(figures, json_file)
+    if plot_file:
+        plot.plot(figures.summary, plot_file)
+    if figures.failures:
+        raise Failed(f"{len(figures.failures)} of {len(figures.rows)} measurements failed; they are named above.")
+
+
+@bench.command("scaling")
+def bench_scaling(json_file: JsonFile = None) -> None:
+    """Measure how much faster the neural codec is on two cores than on one."""
+    from thinfilm_gateway.bench import scaling
+
+    _bench(scaling.run(_console()), json_file)
+
+
+@bench.command("memory")
+def bench_memory(json_file: JsonFile = None) -> None:
+    """Measure the memory that compress and expand take for a series of 500 images."""
+    from thinfilm_gateway.bench import memory
+
+    _bench(memory.run(_console()), json_file)
 
 
 def _bench(result: Any, json_file: Path | None) -> None:

@@ -1,1 +1,1 @@
-"""Speed over the network, measured by the same client with the same files for Thinfilm and any other node."""
+"""Size, speed and memory, measured: of codecs on files, and over the network of Thinfilm and any other node."""

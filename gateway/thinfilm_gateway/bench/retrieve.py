@@ -1,4 +1,4 @@
-"""`thinfilm bench retrieve`: how fast series come back by C-GET, over 1, 4 and 8 associations."""
+"""`thinfilm bench retrieve`: how fast series come back by C-GET, and how soon the first slice of a cold one."""
 
 import tempfile
 import time
@@ -13,7 +13,7 @@ from thinfilm_gateway.bench.figures import Figures, Row, row
 from thinfilm_gateway.client.archived import await_archived
 from thinfilm_gateway.client.files import DicomFile, read
 from thinfilm_gateway.client.gateway import running_gateway
-from thinfilm_gateway.client.network import Node, get, store
+from thinfilm_gateway.client.network import Node, Sink, get, get_one, store
 from thinfilm_gateway.client.phantom import write_ct
 from thinfilm_gateway.progress import step
 
@@ -25,11 +25,17 @@ CACHED = "from the spool cache"
 ARCHIVED = "decoded from containers"
 AS_IT_IS = "C-GET"
 
+COLD_SLICES = 140
+COLD_REQUESTS = 5
+ONE_OF_A_COLD_SERIES = "one slice of a cold series"
+A_COLD_SERIES = "a whole cold series"
+
 
 def run(console: Console, against: Sequence[str]) -> Figures:
     """Measure the nodes of `against`, or a gateway of one's own where there are none.
 
-    A gateway of one's own is measured twice: with all objects in the spool cache, and with none.
+    A gateway of one's own is measured with all objects in the spool cache, and with none; then for how long a viewer
+    waits for the first slice of a long series that the neural codec keeps, of which nothing is in any cache.
     Raises UnknownAddress, PeerRefused, DidNotRun or NotArchived.
     """
     nodes = [parse_node(text) for text in against]
@@ -38,14 +44,15 @@ def run(console: Console, against: Sequence[str]) -> Figures:
         folder = Path(name)
         (folder / "files").mkdir()
         with step(console, "write the files"):
-            series = [_write_series(folder / "files") for _ in range(SERIES)]
+            series = [_write_series(folder / "files", SLICES) for _ in range(SERIES)]
         for node in nodes:
             _store_all(console, node, series)
             rows += _measure_all(console, node, AS_IT_IS, series)
         if not nodes:
             for case, settings in ((CACHED, {"series_quiet_seconds": 3600}), (ARCHIVED, {"cache_bytes": 0})):
                 rows += _measure_own(console, folder / case.replace(" ", "-"), case, settings, series)
-    return Figures("C-GET of series of 16 CT images of 512 KiB", "from C-GET request to first object", tuple(rows))
+            rows += _measure_cold(console, folder)
+    return Figures("C-GET of CT images of 512 KiB", "from C-GET request to first object", tuple(rows))
 
 
 def _measure_own(
@@ -61,9 +68,34 @@ def _measure_own(
         return _measure_all(console, gateway.node, case, series)
 
 
-def _write_series(folder: Path) -> list[DicomFile]:
+def _measure_cold(console: Console, folder: Path) -> list[Row]:
+    """Measure slices of one series, and the series, of a gateway that forgets at once what it has decoded."""
+    own = folder / "cold"
+    own.mkdir()
+    with step(console, f"write {COLD_SLICES} images"):
+        series = _write_series(folder / "files", COLD_SLICES)
+    forgetful = {"series_quiet_seconds": 1, "cache_bytes": 0, "decoded_cache_bytes": 0}
+    with running_gateway(own, lossless_codecs=("neural",), lossless_preset="fast", **forgetful) as gateway:
+        _store_all(console, gateway.node, [series])
+        with step(console, "compress, prove, forget the spool copies", 1) as advance:
+            await_archived(gateway.settings, advance)
+        with step(console, f"get {COLD_REQUESTS} slices and {COLD_REQUESTS} times the series"):
+            spread = series[:: max(1, len(series) // COLD_REQUESTS)][:COLD_REQUESTS]
+            one = _cold_row(gateway.node, ONE_OF_A_COLD_SERIES, [[file] for file in spread])
+            return [one, _cold_row(gateway.node, A_COLD_SERIES, [series] * COLD_REQUESTS)]
+
+
+def _cold_row(node: Node, case: str, requests: list[list[DicomFile]]) -> Row:
+    """Get one slice, or the series, a request, one after the other."""
+    started = time.monotonic()
+    waits = _get((node, requests))
+    sizes = [file.dataset_bytes for files in requests for file in files]
+    return row(node.ae_title, case, 1, sizes, time.monotonic() - started, waits)
+
+
+def _write_series(folder: Path, slices: int) -> list[DicomFile]:
     own = Path(tempfile.mkdtemp(dir=folder))
-    return [read(path) for path in write_ct(own, SLICES)]
+    return [read(path) for path in write_ct(own, slices)]
 
 
 def _store_all(console: Console, node: Node, series: Sequence[list[DicomFile]]) -> None:
@@ -85,12 +117,17 @@ def _measure_all(console: Console, node: Node, case: str, series: Sequence[list[
 
 
 def _get(share: tuple[Node, list[list[DicomFile]]]) -> list[float]:
-    """Get series one after another; return how long each waited for its first object."""
+    """Get series one after another, a single object by itself; return how long each waited for its first object."""
     node, series = share
     waits = []
     for files in series:
         arrivals: list[float] = []
         started = time.monotonic()
-        get(node, files, lambda *received, arrivals=arrivals: arrivals.append(time.monotonic()))
+        ask = get if len(files) > 1 else _get_only
+        ask(node, files, lambda *received, arrivals=arrivals: arrivals.append(time.monotonic()))
         waits.append(arrivals[0] - started)
     return waits
+
+
+def _get_only(node: Node, files: list[DicomFile], sink: Sink) -> None:
+    get_one(node, files[0], sink)

@@ -90,12 +90,24 @@ def get(node: Node, files: Sequence[DicomFile], sink: Sink) -> None:
 
     Raises PeerRefused if the operation does not end with success.
     """
+    _get(node, files, _series(files[0]), sink)
+
+
+def get_one(node: Node, file: DicomFile, sink: Sink) -> None:
+    """C-GET one instance, as `get` does a series."""
+    identifier = _series(file)
+    identifier.QueryRetrieveLevel = "IMAGE"
+    identifier.SOPInstanceUID = file.sop_instance_uid
+    _get(node, [file], identifier, sink)
+
+
+def _get(node: Node, files: Sequence[DicomFile], identifier: Dataset, sink: Sink) -> None:
     pairs = _pairs(files)
     contexts = [build_context(StudyRootQueryRetrieveInformationModelGet), *(build_context(*pair) for pair in pairs)]
     roles = [build_role(sop_class, scp_role=True) for sop_class in {sop_class for sop_class, _ in pairs}]
     association = _associate(node, contexts, roles, [(evt.EVT_C_STORE, _take, [sink])])
     try:
-        responses = association.send_c_get(_series(files[0]), StudyRootQueryRetrieveInformationModelGet)
+        responses = association.send_c_get(identifier, StudyRootQueryRetrieveInformationModelGet)
         _check_final("C-GET", list(responses)[-1][0])
     finally:
         association.release()

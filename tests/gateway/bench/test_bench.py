@@ -53,3 +53,14 @@ def test_ingest_and_retrieve_measure_a_node_that_runs(tmp_path, monkeypatch):
             assert measured["bytes"] > 6 * 512 * 1024
             assert measured["objects_per_second"] > 0
             assert figures.table().row_count == 1
+
+
+def test_slices_of_a_cold_series_are_measured_one_by_one_and_all_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(retrieve, "COLD_SLICES", 4)
+    monkeypatch.setattr(retrieve, "COLD_REQUESTS", 2)
+    (tmp_path / "files").mkdir()
+    one, whole = retrieve._measure_cold(QUIET, tmp_path)
+    assert (one.case, one.objects, whole.case, whole.objects) == (
+        "one slice of a cold series", 2, "a whole cold series", 8,
+    )  # fmt: skip
+    assert 0 < one.latency_ms_p50 <= one.latency_ms_p99

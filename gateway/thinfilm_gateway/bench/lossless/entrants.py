@@ -1,0 +1,100 @@
+"""The codecs that can be measured, by name."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import process_time
+
+import numpy as np
+
+from thinfilm_codecs import registry
+from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
+from thinfilm_codecs.codec import Codec
+from thinfilm_codecs.errors import UnsupportedPixels
+from thinfilm_gateway.bench.lossless.entrant import Coded, Entrant
+from thinfilm_gateway.bench.lossless.peers import HighThroughputJpeg2000, JpegLs, JpegXl, Tomoz
+
+JPEGLS, JPEGLS_WORDS, JPEGXL, JPEGXL_E9, TOMOZ = "jpegls", "jpegls-words", "jpegxl", "jpegxl-e9", "tomoz"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a name stands for: preset is empty for a codec that has none."""
+
+    codec: str
+    preset: str
+
+
+class UnknownEntrant(Exception):
+    """A name that is no codec's; the message is one sentence."""
+
+
+class Own(Entrant):
+    """A codec of Thinfilm as the gateway uses it: parameters once a stack, groups of frames apart."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+
+    def encode(self, stack: PixelBlock) -> Coded:
+        """Prepare the stack and code its groups. Raises UnsupportedPixels."""
+        layout = stack.layout
+        if not self._codec.supports(layout):
+            raise UnsupportedPixels(f"{self._codec.codec_id} does not take blocks of shape {layout.shape}.")
+        begin = process_time()
+        parameters = self._codec.prepare(stack)
+        fitting_seconds = process_time() - begin
+        step = self._codec.frames_per_group(layout)
+        groups = [stack.frames(first, step) for first in range(0, layout.frames, step)]
+        streams = [self._codec.encode(group, parameters) for group in groups]
+        return Coded((parameters, step, streams), len(parameters) + sum(map(len, streams)), fitting_seconds)
+
+    def decode(self, coded: Coded, layout: BlockLayout) -> SampleArray:
+        """Decode all groups."""
+        parameters, step, streams = coded.payload
+        samples = np.empty(layout.shape, layout.dtype)
+        for number, stream in enumerate(streams):
+            target = samples[number * step : (number + 1) * step]
+            target[...] = self._codec.decode(stream, layout.with_frames(len(target)), parameters)
+        return samples
+
+
+_PEERS: dict[str, tuple[Identity, Callable[[], Entrant]]] = {
+    JPEGLS: (Identity("jpegls", ""), JpegLs),
+    JPEGLS_WORDS: (Identity("jpegls", "words"), lambda: JpegLs(whole_words=True)),
+    JPEGXL: (Identity("jpegxl", "e7"), lambda: JpegXl(7)),
+    JPEGXL_E9: (Identity("jpegxl", "e9"), lambda: JpegXl(9)),
+    "htj2k": (Identity("htj2k", ""), HighThroughputJpeg2000),
+    TOMOZ: (Identity("tomoz", ""), Tomoz),
+}
+
+
+def check(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names, each once. Raises UnknownEntrant for one that is no codec's, or for none."""
+    if not names:
+        raise UnknownEntrant("No codec is given.")
+    for name in names:
+        identity(name)
+    return tuple(dict.fromkeys(names))
+
+
+def identity(name: str) -> Identity:
+    """Return codec and preset of a name. Raises UnknownEntrant."""
+    if name in _PEERS:
+        return _PEERS[name][0]
+    codec_id, _, preset = name.partition("-")
+    if codec_id not in registry.names() or (preset and preset not in registry.PRESETS):
+        known = sorted({*_PEERS, *registry.names()})
+        presets = ", ".join(f"neural-{preset}" for preset in registry.PRESETS)
+        raise UnknownEntrant(f"No codec is called {name!r}; choose among {', '.join(known)}, {presets}.")
+    if any(registry.get(codec_id, other) is not registry.get(codec_id) for other in registry.PRESETS):
+        return Identity(codec_id, preset or registry.DEFAULT_PRESET)
+    if preset:
+        raise UnknownEntrant(f"{codec_id} has no presets; give {codec_id!r} instead of {name!r}.")
+    return Identity(codec_id, "")
+
+
+def entrant(name: str) -> Entrant:
+    """Return the entrant of this name. Raises UnknownEntrant, or NotInstalled where its library is not there."""
+    if name in _PEERS:
+        return _PEERS[name][1]()
+    found = identity(name)
+    return Own(registry.get(found.codec, found.preset or None))
