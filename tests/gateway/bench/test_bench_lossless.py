@@ -88,7 +88,7 @@ def test_all_codecs_are_measured_on_all_series_and_what_is_no_image_is_counted(t
     dose_32_bit().write(folder / "dose.dcm")
     structured_report().write(folder / "report.dcm")
     (folder / "readme.txt").write_text("No image.")
-    codecs = ["neural-fast", "jpegls", "jpegls-words", "jpegxl", "jpegxl-e9", "htj2k", "zstd", "tomoz"]
+    codecs = ["neural-fast", "gateway", "jpegls", "jpegls-words", "jpegxl", "jpegxl-e9", "htj2k", "zstd", "tomoz"]
     figures = run.run(QUIET, folder, codecs)
     document = json.loads(json.dumps(figures.to_json()))
     verdicts = {(row["series"], row["name"]): row["verdict"] for row in document["rows"]}
@@ -98,6 +98,8 @@ def test_all_codecs_are_measured_on_all_series_and_what_is_no_image_is_counted(t
     assert verdicts["data", "jpegls"] == "unsupported"
     assert all(set(row) >= CONTRACT for row in document["rows"])
     assert {skipped["name"] for skipped in document["skipped"]} == {"report.dcm", "readme.txt"}
+    sizes = {row["name"]: row["bits_per_pixel"] for row in document["rows"] if row["series"] == "CT"}
+    assert sizes["gateway"] <= 1.001 * min(sizes["jpegls"], sizes["zstd"])
     row = next(row for row in document["rows"] if (row["series"], row["name"]) == ("CT", "jpegls"))
     assert row["bits_per_pixel"] == pytest.approx(8 * row["coded_pixel_bytes"] / (5 * 48 * 48), rel=1e-4)
     assert row["excess_over_noise"] == pytest.approx(row["bits_per_pixel"] - row["noise_entropy"], abs=1e-3)
@@ -191,7 +193,7 @@ class _Forgetful(Entrant):
 
 def test_a_codec_that_does_not_give_back_the_samples_has_failed(tmp_path, monkeypatch):
     ct_series(1, 16)[0].write(tmp_path / "data" / "1.dcm")
-    monkeypatch.setitem(entrants._PEERS, "forgetful", (Identity("forgetful", ""), _Forgetful))
+    monkeypatch.setitem(entrants._OTHERS, "forgetful", (Identity("forgetful", ""), _Forgetful))
     series = found_below(tmp_path / "data")["data"]
     measured = measure.measure(series, "forgetful")
     assert measured.verdict is Verdict.FAILED

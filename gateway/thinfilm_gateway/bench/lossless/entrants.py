@@ -11,6 +11,7 @@ from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_codecs.codec import Codec
 from thinfilm_codecs.errors import UnsupportedPixels
 from thinfilm_gateway.bench.lossless.entrant import Coded, Entrant
+from thinfilm_gateway.bench.lossless.ladder import Ladder
 from thinfilm_gateway.bench.lossless.peers import HighThroughputJpeg2000, JpegLs, JpegXl, Tomoz
 
 JPEGLS, JPEGLS_WORDS, JPEGXL, JPEGXL_E9, TOMOZ = "jpegls", "jpegls-words", "jpegxl", "jpegxl-e9", "tomoz"
@@ -57,13 +58,14 @@ class Own(Entrant):
         return samples
 
 
-_PEERS: dict[str, tuple[Identity, Callable[[], Entrant]]] = {
+_OTHERS: dict[str, tuple[Identity, Callable[[], Entrant]]] = {
     JPEGLS: (Identity("jpegls", ""), JpegLs),
     JPEGLS_WORDS: (Identity("jpegls", "words"), lambda: JpegLs(whole_words=True)),
     JPEGXL: (Identity("jpegxl", "e7"), lambda: JpegXl(7)),
     JPEGXL_E9: (Identity("jpegxl", "e9"), lambda: JpegXl(9)),
     "htj2k": (Identity("htj2k", ""), HighThroughputJpeg2000),
     TOMOZ: (Identity("tomoz", ""), Tomoz),
+    "gateway": (Identity("gateway", ""), Ladder),
 }
 
 
@@ -78,11 +80,11 @@ def check(names: Sequence[str]) -> tuple[str, ...]:
 
 def identity(name: str) -> Identity:
     """Return codec and preset of a name. Raises UnknownEntrant."""
-    if name in _PEERS:
-        return _PEERS[name][0]
+    if name in _OTHERS:
+        return _OTHERS[name][0]
     codec_id, _, preset = name.partition("-")
     if codec_id not in registry.names() or (preset and preset not in registry.PRESETS):
-        known = sorted({*_PEERS, *registry.names()})
+        known = sorted({*_OTHERS, *registry.names()})
         presets = ", ".join(f"neural-{preset}" for preset in registry.PRESETS)
         raise UnknownEntrant(f"No codec is called {name!r}; choose among {', '.join(known)}, {presets}.")
     if any(registry.get(codec_id, other) is not registry.get(codec_id) for other in registry.PRESETS):
@@ -94,7 +96,7 @@ def identity(name: str) -> Identity:
 
 def entrant(name: str) -> Entrant:
     """Return the entrant of this name. Raises UnknownEntrant, or NotInstalled where its library is not there."""
-    if name in _PEERS:
-        return _PEERS[name][1]()
+    if name in _OTHERS:
+        return _OTHERS[name][1]()
     found = identity(name)
     return Own(registry.get(found.codec, found.preset or None))
