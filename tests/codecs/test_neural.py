@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from support import codec_goldens
 from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
-from thinfilm_codecs.lossless.neural import Neural, Preset, compiled, parameters, reference, shape
+from thinfilm_codecs.lossless.neural import Neural, Preset, compiled, fitting, parameters, reference, shape
 from thinfilm_codecs.lossless.neural.model import Linear, Model, Network, shipped
-from thinfilm_codecs.lossless.neural.parameters import BIAS_STEPS, Parameters, pack, unpack
+from thinfilm_codecs.lossless.neural.parameters import Parameters, pack, unpack
 from thinfilm_codecs.lossless.neural.planes import Geometry, padded, unpadded
 from thinfilm_codecs.lossless.neural.values import ValueMap
 from thinfilm_codecs.lossless.sealed import seal, unseal
@@ -123,6 +123,66 @@ def test_fitting_makes_a_noisy_volume_smaller_than_the_shipped_model_alone() -> 
         fitted = codec.prepare(block)
         sizes.append(len(fitted) + len(codec.encode(block, fitted)))
     assert sizes[1] <= sizes[0] * 1.002
+
+
+@pytest.fixture(scope="module")
+def pixels() -> tuple[compiled.Group, compiled.Inputs]:
+    """A group whose errors are predicted, and what the network sees of all its pixels."""
+    values = volume((3, 80, 88), noise=8)[:, 20:60, 22:66]
+    geometry = Geometry(3, 40, 44, 1, 2, int(values.max()))
+    group = compiled.Group(geometry, padded(values, geometry), geometry.empty(0))
+    compiled.predict(group, shipped().linear)
+    batch = compiled.inputs(group, shipped().linear, np.arange(values.size))
+    asked = batch.flats != 2
+    fields = ("inputs", "means", "scales", "flats", "targets")
+    return group, compiled.Inputs(*(getattr(batch, name)[asked] for name in fields))
+
+
+@pytest.mark.parametrize("kernel", compiled.instruction_sets())
+def test_the_objective_of_fitting_is_what_the_stream_costs(
+    pixels: tuple[compiled.Group, compiled.Inputs], kernel: str
+) -> None:
+    (group, batch), model = pixels, shipped()
+    spent, slopes = compiled.objective(model.network, model, batch, gradient=False, kernel=kernel)
+    stream = compiled.encode(group, model.linear, model.network, model, kernel)
+    assert len(slopes) == 0
+    assert spent.sum() == pytest.approx(8 * (len(stream) - 16), rel=0.02)
+
+
+@pytest.mark.parametrize("kernel", compiled.instruction_sets())
+@pytest.mark.parametrize("width", shape.WIDTHS)
+def test_the_gradient_of_fitting_says_how_the_bits_change(
+    pixels: tuple[compiled.Group, compiled.Inputs], kernel: str, width: int
+) -> None:
+    (_, batch), model = pixels, shipped()
+    network = model.network if width == model.network.width else random_network(width)
+    _, slopes = compiled.objective(network, model, batch, gradient=True, kernel=kernel)
+    last = len(slopes) - shape.OUTPUTS
+    for output in (0, 3, 5, 7, 9):
+        sides = []
+        for way in (4, -4):
+            biases = network.biases[2].copy()
+            biases[output] += way
+            moved = Network(network.weights, (network.biases[0], network.biases[1], biases))
+            spent, _ = compiled.objective(moved, model, batch, gradient=False, kernel=kernel)
+            sides.append(spent.astype(np.float64).sum())
+        assert slopes[last + output] == pytest.approx((sides[0] - sides[1]) / 8, rel=0.02, abs=0.01)
+
+
+def test_every_kernel_finds_the_same_gradient(pixels: tuple[compiled.Group, compiled.Inputs]) -> None:
+    (_, batch), model = pixels, shipped()
+    found = [compiled.objective(model.network, model, batch, True, kernel)[1] for kernel in compiled.instruction_sets()]
+    for other in found[1:]:
+        assert np.allclose(other, found[0], rtol=1e-3, atol=1e-3)
+
+
+def test_thrift_leaves_a_network_where_it_was_shipped_if_nothing_is_gained() -> None:
+    values, model = volume((2, 40, 44)), shipped()
+    groups = fitting.grouped([values], 1, 2, int(values.max()))
+    fitting.predict(groups, model.linear)
+    sampler = fitting.Sampler(groups, np.random.default_rng(0))
+    tuned = fitting.tune(sampler, model.linear, model, 20_000, 2.5e-3, 1e6)
+    assert all(map(np.array_equal, tuned.weights, model.network.weights))
 
 
 def wide_model() -> Model:
@@ -241,7 +301,7 @@ def moved_parameters() -> bytes:
     ]
     biases = [
         (b + step * (np.arange(b.size) % 3 - 1)).astype(np.int32)
-        for b, step in zip(model.network.biases, BIAS_STEPS, strict=True)
+        for b, step in zip(model.network.biases, shape.BIAS_STEPS, strict=True)
     ]
     network = Network((weights[0], weights[1], weights[2]), (biases[0], biases[1], biases[2]))
     levels = np.unique(codec_goldens.blocks()["ct"].samples.astype(np.int64))

@@ -12,10 +12,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, JPEGLosslessSV1, generate_uid
 
-from thinfilm_codecs.lossless.neural import compiled, fitting, objective, reference, shape
+from thinfilm_codecs.lossless.neural import compiled, fitting, reference, shape
 from thinfilm_codecs.lossless.neural.compiled import Group, Inputs
 from thinfilm_codecs.lossless.neural.model import Linear, from_arrays, shipped
-from thinfilm_codecs.lossless.neural.objective import FloatNetwork
 from thinfilm_codecs.lossless.neural.planes import Geometry, padded, unpadded
 from thinfilm_codecs.training import gathering, neural, prior, runs, stacks, validation
 from thinfilm_codecs.training.network import TrainedNetwork
@@ -220,7 +219,7 @@ def test_floats_in_training_count_as_the_integers_that_are_written(gathered: tup
     with torch.no_grad():
         trained = network.bits(*fields).numpy()
     model = from_arrays(network.export(linear))
-    written, _ = objective.bits(FloatNetwork.of(model.network), model, pixels, gradient=False)
+    written, _ = compiled.objective(model.network, model, pixels, gradient=False)
     assert abs(trained.mean() - written.mean()) < 1e-3 * trained.mean()
 
 

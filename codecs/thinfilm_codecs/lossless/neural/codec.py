@@ -3,49 +3,30 @@
 Format: docs/formats/neural.md. Idea: Nagoor et al., local sampling of causal 3-D neighbours.
 """
 
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_codecs.codec import Codec
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
-from thinfilm_codecs.lossless.neural import compiled, fitting, references
+from thinfilm_codecs.lossless.neural import compiled
 from thinfilm_codecs.lossless.neural.backends import back_end
-from thinfilm_codecs.lossless.neural.fitting import Sampler
-from thinfilm_codecs.lossless.neural.model import Model, shipped
-from thinfilm_codecs.lossless.neural.parameters import COEFFICIENT_STEPS, Parameters, pack, quantised_linear, unpack
+from thinfilm_codecs.lossless.neural.parameters import Parameters, pack, unpack
 from thinfilm_codecs.lossless.neural.planes import Geometry, unpadded
+from thinfilm_codecs.lossless.neural.preparation import as_frames, prepared
 from thinfilm_codecs.lossless.neural.presets import Preset
-from thinfilm_codecs.lossless.neural.values import ValueMap, maps_for
 from thinfilm_codecs.lossless.sealed import seal, unseal
 
-UInt16 = npt.NDArray[np.uint16]
+_GROUP_PIXELS = 3 << 20
+"""A group decodes in about 0.6 s on one core: the price of its first frame."""
 
-_GROUP_FRAMES = 20
-_GROUP_PIXELS = 1 << 21
+_FEWEST_FRAMES = 6
 _LARGEST_GROUP_PIXELS = 1 << 23
+"""Large frames come in groups of so many, since the first frame of a group has no reference, until memory forbids."""
+
 _MOST_FRAMES = 512
-_CHOICE_PIXELS = 1 << 20
-_FIT_PIXELS = 1 << 24
-
-
-@dataclass(frozen=True)
-class _Effort:
-    passes: float  # how often the fit sees a pixel
-    most_pixels: int
-    rate: float
-    thrift: float
-
-
-_EFFORTS = {
-    Preset.FAST: None,
-    Preset.DEFAULT: _Effort(1.0, 6_000_000, 2.5e-3, 0.05),
-    Preset.MAX: _Effort(8.0, 100_000_000, 3e-3, 0.03),
-}
 
 
 class Neural(Codec):
@@ -57,7 +38,7 @@ class Neural(Codec):
     codec_id: ClassVar[str] = "neural"
 
     def __init__(self, preset: Preset = Preset.DEFAULT, device: str = "cpu") -> None:
-        self._preset, self._effort = preset, _EFFORTS[preset]
+        self._preset = preset
         self._back_end = back_end(device)
 
     def tuned(self, preset: str, device: str) -> "Neural":
@@ -70,9 +51,9 @@ class Neural(Codec):
         return Geometry(1, layout.rows, layout.columns, 0, 0, 0).plane <= 2 * samples + 4096
 
     def frames_per_group(self, layout: BlockLayout) -> int:
-        """Return the length of even groups: of about 20 frames, more of small ones, fewer of large ones."""
+        """Return the length of even groups: 12 frames of 512 x 512, more of smaller ones, fewer of larger ones."""
         pixels = layout.rows * layout.columns * layout.components
-        most = max(_GROUP_PIXELS // pixels, min(_GROUP_FRAMES, _LARGEST_GROUP_PIXELS // pixels), 1)
+        most = max(_GROUP_PIXELS // pixels, min(_FEWEST_FRAMES, _LARGEST_GROUP_PIXELS // pixels), 1)
         groups = -(-layout.frames // min(most, _MOST_FRAMES))
         return -(-layout.frames // groups)
 
@@ -84,31 +65,12 @@ class Neural(Codec):
         """
         if not compiled.instruction_sets():
             raise UnsupportedPixels("The neural codec encodes with its compiled kernel only, which was not built here.")
-        model = shipped(self._preset)
-        values, (lag_a, lag_b) = _chosen(stack, self.frames_per_group(stack.layout), model)
-        windows = _windows(stack, values, self.frames_per_group(stack.layout), _FIT_PIXELS)
-        groups = fitting.grouped(windows, lag_a, lag_b, values.maximum)
-        sampler = Sampler(groups, np.random.default_rng(0))
-        share = stack.layout.samples / sampler.pixels
-        plain = Parameters(model, values, lag_a, lag_b, model.linear, model.network)
-        fitted = fitting.fit_linear(sampler, model.linear)
-        choices = [plain]
-        for step in COEFFICIENT_STEPS:
-            linear = quantised_linear(fitted, model, step)
-            choices.append(replace(plain, linear=linear, coefficient_step=step))
-        chosen = _cheapest(choices, sampler, model, stack.layout.samples)
-        if self._effort:
-            fitting.predict(groups, chosen.linear)
-            budget = min(int(self._effort.passes * sampler.pixels * min(share, 1.5)), self._effort.most_pixels)
-            network = fitting.tune(sampler, chosen.linear, model, budget, self._effort.rate, self._effort.thrift)
-            tuned = replace(chosen, network=network)
-            chosen = _cheapest([chosen, tuned], sampler, model, stack.layout.samples)
-        return pack(chosen)
+        return pack(prepared(stack, self.frames_per_group(stack.layout), self._preset))
 
     def encode(self, group: PixelBlock, parameters: bytes) -> bytes:
         """Code the group. Raises UnsupportedPixels if it is not of the stack that was prepared."""
         p = _unpacked(bytes(parameters))
-        values = p.values.values(_as_frames(group.samples))
+        values = p.values.values(as_frames(group.samples))
         geometry = _geometry(group.layout, p)
         return seal(self._back_end.encode(values, geometry, p.linear, p.network, p.model))
 
@@ -135,14 +97,6 @@ def _unpacked(parameters: bytes) -> Parameters:
     return unpack(parameters)
 
 
-def _as_frames(samples: SampleArray) -> SampleArray:
-    """Return (frames, rows, columns): the components of a pixel become frames that follow one another."""
-    if samples.ndim == 3:
-        return samples
-    frames, rows, columns, components = samples.shape
-    return np.moveaxis(samples, 3, 1).reshape(frames * components, rows, columns)
-
-
 def _from_frames(frames: SampleArray, layout: BlockLayout) -> SampleArray:
     if layout.components == 1:
         return frames
@@ -153,50 +107,3 @@ def _from_frames(frames: SampleArray, layout: BlockLayout) -> SampleArray:
 def _geometry(layout: BlockLayout, p: Parameters) -> Geometry:
     frames = layout.frames * layout.components
     return Geometry(frames, layout.rows, layout.columns, p.lag_a, p.lag_b, p.values.maximum)
-
-
-def _windows(stack: PixelBlock, values: ValueMap, step: int, pixels: int) -> list[UInt16]:
-    """Return groups of the stack, evenly spread, of about so many pixels together."""
-    layout = stack.layout
-    firsts = list(range(0, layout.frames, step))
-    per_group = step * layout.samples // layout.frames
-    wanted = min(len(firsts), max(1, pixels // per_group))
-    picked = (
-        np.unique(np.linspace(0, len(firsts) - 1, wanted).round().astype(int)) if wanted > 1 else [len(firsts) // 2]
-    )
-    return [values.values(_as_frames(stack.frames(firsts[i], step).samples)) for i in picked]
-
-
-def _chosen(stack: PixelBlock, step: int, model: Model) -> tuple[ValueMap, tuple[int, int]]:
-    """Return the value map and the references that make a sample of the stack smallest."""
-    components = stack.layout.components
-    maps = maps_for(stack.samples)
-    tries: list[tuple[float, ValueMap, tuple[int, int]]] = []
-    for values in maps:
-        windows = _windows(stack, values, step, _CHOICE_PIXELS)
-        pairs = (
-            references.candidates(windows[len(windows) // 2]) if components == 1 else [(1, components), (components, 1)]
-        )
-        if len(maps) == len(pairs) == 1:
-            return values, pairs[0]
-        for lags in pairs:
-            groups = fitting.grouped(windows, *lags, values.maximum)
-            sampler = Sampler(groups, np.random.default_rng(0))
-            linear = fitting.fit_linear(sampler, model.linear, 40_000)
-            fitting.predict(groups, linear)
-            spent = fitting.estimate(sampler, linear, model.network, model) * stack.layout.samples
-            carried = len(pack(Parameters(model, values, *lags, model.linear, model.network)))
-            tries.append((spent + 8 * carried, values, lags))
-    _, values, lags = min(tries, key=lambda found: found[0])
-    return values, lags
-
-
-def _cheapest(choices: list[Parameters], sampler: Sampler, model: Model, samples: int) -> Parameters:
-    """Return the parameters that make the stack smallest, their own bytes counted."""
-    costs = []
-    for choice in choices:
-        fitting.predict(sampler.groups, choice.linear)
-        fresh = Sampler(sampler.groups, np.random.default_rng(1))
-        per_pixel = fitting.estimate(fresh, choice.linear, choice.network, model)
-        costs.append(per_pixel * samples + 8 * len(pack(choice)))
-    return choices[int(np.argmin(costs))]

@@ -17,6 +17,7 @@ except ImportError:  # built without a compiler: reference.py decodes all the sa
 
 Planes = npt.NDArray[np.int16]
 Index = npt.NDArray[np.int64]
+Float = npt.NDArray[np.float32]
 
 
 def instruction_sets() -> list[str]:
@@ -80,6 +81,29 @@ def taps(group: Group, linear: Linear, index: Index) -> tuple[npt.NDArray[np.int
 
 
 @dataclass(frozen=True, eq=False)
+class Equations:
+    """Normal equations of the linear stage, class by class, in floats: sums over pixels, weighted by their activity.
+
+    squares: (CLASSES, TAPS, TAPS). products: (CLASSES, TAPS). counts: (CLASSES).
+    """
+
+    squares: Float
+    products: Float
+    counts: Index
+
+
+def equations(group: Group, linear: Linear, index: Index) -> Equations:
+    """Return the normal equations of the pixels at flat indices, those in flat surroundings left out."""
+    found = Equations(
+        np.zeros((shape.CLASSES, shape.TAPS, shape.TAPS), np.float32),
+        np.zeros((shape.CLASSES, shape.TAPS), np.float32),
+        np.zeros(shape.CLASSES, np.int64),
+    )
+    _kernel.equations(_common(group, linear, None), _checked(group, index), found.squares, found.products, found.counts)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
 class Inputs:
     """What the network sees of n pixels, and the samples it should have expected.
 
@@ -106,14 +130,14 @@ def inputs(group: Group, linear: Linear, index: Index, kernel: str | None = None
     return Inputs(batch, means, scales, flats, targets)
 
 
-def _arrays(network: Network, model: Model) -> tuple[int | bytes, ...]:
+def _layers(network: Network) -> tuple[int | bytes, ...]:
+    """Return width, weights and biases as the kernel takes them; the first layer's biases count inputs from 0."""
     biases = [bias.astype(np.int32) for bias in network.biases]
     biases[0] = biases[0] - 64 * network.weights[0].astype(np.int32).sum(1, dtype=np.int32)
     return (
         network.width,
         b"".join(np.ascontiguousarray(w, np.int8).tobytes() for w in network.weights),
         b"".join(b.tobytes() for b in biases),
-        *_tables(model),
     )
 
 
@@ -124,10 +148,25 @@ def _tables(model: Model) -> tuple[bytes, bytes]:
     )
 
 
+def objective(
+    network: Network, model: Model, batch: Inputs, gradient: bool, kernel: str | None = None
+) -> tuple[Float, Float]:
+    """Return the bits that the network would spend on the pixels of a batch, and the gradient of their sum, or nothing.
+
+    The gradient is by all weights, layer by layer, then by all biases; it passes the rounding of activations
+    unchanged. These are floats, for fitting only.
+    """
+    bits = np.empty(len(batch.means), np.float32)
+    slopes = np.zeros(network.size if gradient else 0, np.float32)
+    arrays = (batch.inputs, batch.means, batch.scales, batch.targets)
+    _kernel.objective(kernel or _fastest(), *_layers(network), model.scales.astype(np.float32), *arrays, bits, slopes)
+    return bits, slopes
+
+
 def encode(group: Group, linear: Linear, network: Network, model: Model, kernel: str | None = None) -> bytes:
     """Return the entropy-coded samples of a group; fills its errors."""
     predict(group, linear, kernel)
-    stream: bytes = _kernel.code(_common(group, linear, kernel), *_arrays(network, model), None)
+    stream: bytes = _kernel.code(_common(group, linear, kernel), *_layers(network), *_tables(model), None)
     return stream
 
 
@@ -138,7 +177,7 @@ def decode(
     group = Group(geometry, geometry.empty(-BIAS), geometry.empty(0))
     if len(stream) % 4:
         return None
-    decoded = _kernel.code(_common(group, linear, kernel), *_arrays(network, model), stream)
+    decoded = _kernel.code(_common(group, linear, kernel), *_layers(network), *_tables(model), stream)
     return group.samples if decoded else None
 
 

@@ -3,24 +3,28 @@
 Nothing here must be exact: what it finds is carried in the parameters, rounded.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from thinfilm_codecs.lossless.neural import compiled, shape
-from thinfilm_codecs.lossless.neural.compiled import Group, Inputs
+from thinfilm_codecs.lossless.neural.compiled import Float, Group, Inputs, objective
 from thinfilm_codecs.lossless.neural.model import Linear, Model, Network
-from thinfilm_codecs.lossless.neural.objective import FloatNetwork, bits
 from thinfilm_codecs.lossless.neural.planes import Geometry, padded
 from thinfilm_codecs.lossless.neural.reference import logarithm
 
 UInt16 = npt.NDArray[np.uint16]
 
 LINEAR_SAMPLES = 250_000
+THRESHOLD_SAMPLES = 40_000
 ESTIMATE_SAMPLES = 30_000
 BATCH = 2048
+_CHUNK = 1 << 15
+_DRAWN = 16
+_FIRST, _SECOND = 0.9, 0.98  # Adam's memory of slopes and of their squares
+_FIELDS = ("inputs", "means", "scales", "flats", "targets")
 
 _ACTIVITY_WEIGHTS = np.array([0, 0, 0, 0, 1, 2, 3, 4, 0, 0, 1, 3, 4, 3, 1, 0, 0, 0, 1, 2, 4, 2, 1, 0], np.int64)
 
@@ -51,22 +55,24 @@ class Sampler:
         return sum(self._sizes())
 
     def draw(self, count: int) -> list[tuple[Group, npt.NDArray[np.int64]]]:
-        """Return (group, flat indices) of about `count` pixels, each pixel as likely as any."""
+        """Return (group, rising flat indices) of `count` pixels, one of each equal part of all pixels."""
         sizes = self._sizes()
-        counts = self.random.multinomial(count, np.array(sizes) / sum(sizes))
+        places = (np.arange(count) + self.random.random(count)) * (sum(sizes) / count)
+        index = np.minimum(places.astype(np.int64), sum(sizes) - 1)
+        starts = np.cumsum([0, *sizes[:-1]])
+        parts = np.split(index, np.searchsorted(index, starts[1:]))
         return [
-            (group, self.random.integers(0, size, drawn))
-            for group, size, drawn in zip(self.groups, sizes, counts, strict=True)
-            if drawn
+            (group, part - start) for group, start, part in zip(self.groups, starts, parts, strict=True) if len(part)
         ]
 
     def inputs(self, linear: Linear, count: int) -> tuple[Inputs, float]:
         """Return the network's inputs of about `count` pixels that it is asked for, and the share of these."""
         drawn = [compiled.inputs(group, linear, index) for group, index in self.draw(count)]
-        fields = ("inputs", "means", "scales", "flats", "targets")
-        joined = Inputs(*(np.concatenate([getattr(part, name) for part in drawn]) for name in fields))
+        joined = Inputs(*(np.concatenate([getattr(part, name) for part in drawn]) for name in _FIELDS))
         asked = joined.flats != 2
-        return Inputs(*(getattr(joined, name)[asked] for name in fields)), float(asked.mean())
+        if asked.all():
+            return joined, 1.0
+        return Inputs(*(getattr(joined, name)[asked] for name in _FIELDS)), float(asked.mean())
 
 
 def predict(groups: Sequence[Group], linear: Linear) -> None:
@@ -80,36 +86,41 @@ def estimate(sampler: Sampler, linear: Linear, network: Network, model: Model) -
     batch, asked = sampler.inputs(linear, ESTIMATE_SAMPLES)
     if not len(batch.means):
         return 0.0
-    return float(bits(FloatNetwork.of(network), model, batch, gradient=False)[0].mean()) * asked
+    return float(objective(network, model, batch, gradient=False)[0].mean()) * asked
 
 
 def fit_linear(sampler: Sampler, prior: Linear, samples: int = LINEAR_SAMPLES) -> Linear:
     """Return a linear stage fitted to the groups by weighted least squares, class by class."""
-    drawn = sampler.draw(min(samples, sampler.pixels))
-    parts = [compiled.taps(group, prior, index) for group, index in drawn]
-    taps, targets = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+    linear = _thresholds(sampler, prior, min(samples, THRESHOLD_SAMPLES))
+    squares = np.zeros((shape.CLASSES, shape.TAPS, shape.TAPS))
+    products, counts = np.zeros((shape.CLASSES, shape.TAPS)), np.zeros(shape.CLASSES, np.int64)
+    for group, index in sampler.draw(min(samples, sampler.pixels)):
+        for first in range(0, len(index), _CHUNK):
+            found = compiled.equations(group, linear, index[first : first + _CHUNK])
+            squares += found.squares
+            products += found.products
+            counts += found.counts
+    coefficients = prior.coefficients.astype(np.float64) / shape.COEFFICIENT_ONE
+    for each in np.flatnonzero(counts):
+        ridge = (1e-4 + 20 / counts[each]) * np.trace(squares[each]) / shape.TAPS + 1e-6
+        held = products[each] + ridge * coefficients[each]
+        coefficients[each] = np.linalg.solve(squares[each] + ridge * np.eye(shape.TAPS), held)
+    whole = np.rint(coefficients * shape.COEFFICIENT_ONE)
+    whole *= np.minimum(1, 31500 / np.maximum(np.abs(whole).sum(1, keepdims=True), 1))
+    return replace(linear, coefficients=np.rint(whole).astype(np.int16))
+
+
+def _thresholds(sampler: Sampler, prior: Linear, samples: int) -> Linear:
+    """Return the prior's coefficients behind thresholds that part the groups' pixels evenly."""
+    taps = np.concatenate([compiled.taps(group, prior, index)[0] for group, index in sampler.draw(samples)])
     activity, level, spread = pixel_features(taps)
     live = activity > 0
     referred = live & taps[:, 24:].any(1)
-    linear = Linear(
+    return Linear(
         _quantiles(level[live], shape.ACTIVITY_CLASSES, prior.activity_thresholds),
         _quantiles(spread[referred], shape.CONSISTENCY_CLASSES, prior.consistency_thresholds),
         prior.coefficients,
     )
-    classes = np.concatenate([compiled.taps(group, linear, index)[2] for group, index in drawn])
-    scaling = 1 / np.sqrt(activity / 32 + 1)
-    coefficients = prior.coefficients.astype(np.float64) / shape.COEFFICIENT_ONE
-    for each in np.unique(classes[live]):
-        chosen = live & (classes == each)
-        rows = taps[chosen].astype(np.float32) * scaling[chosen, None].astype(np.float32)
-        wanted = (targets[chosen] * scaling[chosen]).astype(np.float32)
-        squares = (rows.T @ rows).astype(np.float64)
-        ridge = (1e-4 + 20 / chosen.sum()) * np.trace(squares) / shape.TAPS + 1e-6
-        held = (rows.T @ wanted).astype(np.float64) + ridge * coefficients[each]
-        coefficients[each] = np.linalg.solve(squares + ridge * np.eye(shape.TAPS), held)
-    whole = np.rint(coefficients * shape.COEFFICIENT_ONE)
-    whole *= np.minimum(1, 31500 / np.maximum(np.abs(whole).sum(1, keepdims=True), 1))
-    return replace(linear, coefficients=np.rint(whole).astype(np.int16))
 
 
 def pixel_features(taps: npt.NDArray[np.int16]) -> tuple[npt.NDArray[np.int64], ...]:
@@ -128,6 +139,29 @@ def _quantiles(values: npt.NDArray[np.int64], parts: int, otherwise: npt.NDArray
     return np.quantile(values, np.linspace(0, 1, parts + 1)[1:-1]).astype(np.uint8)
 
 
+def moved_by(network: Network, steps: Float) -> Network:
+    """Return the network whose weights, then biases, lie so many whole steps away, weights held to -127..127."""
+    sizes = [w.size for w in network.weights] + [b.size for b in network.biases]
+    parts = np.split(np.rint(steps).astype(np.int32), np.cumsum(sizes)[:-1])
+    w = [
+        np.clip(base + part.reshape(base.shape), -127, 127).astype(np.int8)
+        for base, part in zip(network.weights, parts[:3], strict=True)
+    ]
+    b = [base + part * step for base, part, step in zip(network.biases, parts[3:], shape.BIAS_STEPS, strict=True)]
+    return Network((w[0], w[1], w[2]), (b[0], b[1], b[2]))
+
+
+def _batches(sampler: Sampler, linear: Linear, count: int) -> Iterator[Inputs]:
+    """Yield `count` batches of pixels that the network is asked for, drawn many at a time, which is faster."""
+    for first in range(0, count, _DRAWN):
+        drawn = min(_DRAWN, count - first)
+        pool, _ = sampler.inputs(linear, drawn * BATCH)
+        order = sampler.random.permutation(len(pool.means))
+        for part in np.array_split(order, drawn):
+            if len(part):
+                yield Inputs(*(getattr(pool, name)[part] for name in _FIELDS))
+
+
 def tune(
     sampler: Sampler,
     linear: Linear,
@@ -139,26 +173,23 @@ def tune(
 ) -> Network:
     """Return the shipped network, fitted to about `pixels` pixels of the groups by Adam.
 
-    rate: the largest learning rate. thrift: how strongly weights are held to the shipped ones, in bits a step.
+    rate: the largest learning rate. thrift: what a step away from a shipped weight costs in the parameters, in bits;
+    this pulls back what the groups do not repay.
     """
-    network, base = FloatNetwork.of(model.network), FloatNetwork.of(model.network).arrays()
-    arrays = network.arrays()
-    first, second = [np.zeros_like(a) for a in arrays], [np.zeros_like(a) for a in arrays]
+    rate, thrift = rate * shape.WEIGHT_ONE, thrift / sampler.pixels
+    moved = np.zeros(model.network.size, np.float32)
+    first, second = np.zeros_like(moved), np.zeros_like(moved)
     steps = max(1, pixels // BATCH)
-    for step in range(steps):
-        batch, _ = sampler.inputs(linear, BATCH)
-        if not len(batch.means):
-            continue
-        spent, slopes = bits(network, model, batch, gradient=True)
+    for step, batch in enumerate(_batches(sampler, linear, steps)):
+        spent, slopes = objective(moved_by(model.network, moved), model, batch, gradient=True)
+        slopes /= np.float32(len(spent))
         now = rate * min(1, (step + 1) / 30) * (0.05 + 0.475 * (1 + np.cos(np.pi * step / steps)))
-        for array, shipped, slope, m, v in zip(arrays, base, slopes, first, second, strict=True):
-            m += np.float32(0.1) * (slope - m)
-            v += np.float32(0.02) * (slope * slope - v)
-            size = now / (1 - 0.9 ** (step + 1))
-            array -= np.float32(size) * m / (np.sqrt(v / np.float32(1 - 0.98 ** (step + 1))) + np.float32(1e-8))
-            if thrift:
-                moved = array - shipped
-                array -= np.clip(moved, -now * thrift, now * thrift).astype(np.float32)
+        first += np.float32(1 - _FIRST) * (slopes - first)
+        second += np.float32(1 - _SECOND) * (slopes * slopes - second)
+        size = np.sqrt(second / np.float32(1 - _SECOND ** (step + 1))) + np.float32(1e-8)
+        moved -= np.float32(now / (1 - _FIRST ** (step + 1))) * first / size
+        pull = np.float32(now * thrift) / size
+        moved -= np.clip(moved, -pull, pull)
         if watch:
             watch(float(spent.mean()))
-    return network.rounded(model.network)
+    return moved_by(model.network, moved)

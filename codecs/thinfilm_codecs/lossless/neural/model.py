@@ -43,6 +43,11 @@ class Network:
         """Outputs of the first hidden layer."""
         return len(self.weights[0])
 
+    @property
+    def size(self) -> int:
+        """Number of weights and biases."""
+        return sum(w.size for w in self.weights) + sum(b.size for b in self.biases)
+
     def __post_init__(self) -> None:
         if self.width not in shape.WIDTHS:
             raise ValueError(f"The network's first hidden layer is {self.width} wide; {shape.WIDTHS} are known.")

@@ -27,7 +27,6 @@ from thinfilm_codecs.lossless.neural.values import ValueMap
 
 VERSION = 1
 COEFFICIENT_STEPS = (32, 8)
-BIAS_STEPS = (16, 32, 32)
 
 _HEADER = struct.Struct("<BBB16sqHHH")
 _LEVELS, _LINEAR, _NETWORK = 1, 2, 4
@@ -69,7 +68,7 @@ def pack(parameters: Parameters) -> bytes:
     if parameters.network is not model.network:
         flags |= _NETWORK
         weights = zip(parameters.network.weights, model.network.weights, strict=True)
-        biases = zip(parameters.network.biases, model.network.biases, BIAS_STEPS, strict=True)
+        biases = zip(parameters.network.biases, model.network.biases, shape.BIAS_STEPS, strict=True)
         lists.append(np.concatenate([(mine.astype(np.int64) - base).ravel() for mine, base in weights]))
         lists.append(np.concatenate([(mine.astype(np.int64) - base) // step for mine, base, step in biases]))
     if values.levels is not None:
@@ -168,7 +167,7 @@ def _moved(network: Network, weights: npt.NDArray[np.int64], biases: npt.NDArray
     ]
     b = [
         _narrowed(base + change * step, np.int32)
-        for base, change, step in zip(network.biases, np.split(biases, bias_ends), BIAS_STEPS, strict=True)
+        for base, change, step in zip(network.biases, np.split(biases, bias_ends), shape.BIAS_STEPS, strict=True)
     ]
     return Network((w[0], w[1], w[2]), (b[0], b[1], b[2]))
 

@@ -29,3 +29,6 @@ WEIGHT_ONE = 64
 
 BIAS_ONE = (1024, 2048, 2048)
 """A bias of each layer that stands for 1."""
+
+BIAS_STEPS = (16, 32, 32)
+"""Biases move in such steps; like a step of a weight, one is worth 1 / 64."""

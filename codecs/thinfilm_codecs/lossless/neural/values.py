@@ -28,15 +28,16 @@ class ValueMap:
         span = self.maximum if self.levels is None else int(self.levels[-1])
         if low < self.minimum or high - self.minimum > span:
             raise UnsupportedPixels("The group has samples outside the range that the stack was prepared for.")
-        offset = (samples.astype(np.int64) - self.minimum).astype(np.uint16)
+        offset = _offset(samples, self.minimum)
         if self.levels is None:
             return offset
-        inverse = np.full(span + 1, self.maximum + 1, np.int64)
-        inverse[self.levels] = np.arange(self.maximum + 1)
-        values = inverse[offset]
-        if values.max() > self.maximum:
+        known = np.zeros(span + 1, bool)
+        known[self.levels] = True
+        if not known[offset].all():
             raise UnsupportedPixels("The group has samples that the stack was not prepared for.")
-        return values.astype(np.uint16)
+        inverse = np.zeros(span + 1, np.uint16)
+        inverse[self.levels] = np.arange(self.maximum + 1)
+        return inverse[offset]
 
     def samples(self, values: UInt16, dtype: str) -> SampleArray:
         """Return the samples of values."""
@@ -53,6 +54,11 @@ class ValueMap:
         return limits.min <= self.minimum and self.minimum + span <= limits.max
 
 
+def _offset(samples: SampleArray, minimum: int) -> UInt16:
+    """Return samples - minimum, which is known to fit 16 bits, by arithmetic modulo 2^16."""
+    return samples.astype(np.uint16) - np.uint16(minimum % (1 << 16))
+
+
 def maps_for(samples: SampleArray) -> list[ValueMap]:
     """Return the maps worth trying for a stack: plain, and packed where many values are never used.
 
@@ -64,7 +70,7 @@ def maps_for(samples: SampleArray) -> list[ValueMap]:
         raise UnsupportedPixels(f"The neural codec keeps ranges of 16 bits; these samples span {span + 1} values.")
     used = np.zeros(span + 1, bool)
     for frame in samples:
-        used[(frame.astype(np.int64) - minimum).ravel()] = True
+        used[_offset(frame, minimum).ravel()] = True
     levels = np.flatnonzero(used).astype(np.uint16)
     maps = [ValueMap(minimum, span)]
     if 1 < len(levels) < _WORTH_PACKING * (span + 1):

@@ -167,7 +167,7 @@ typedef struct { const Network *network; } Layers;
 static int layers_open(Layers *l, const Network *n) { l->network = n; return 0; }
 static void layers_close(Layers *l) { (void)l; }
 
-static inline void dense(const uint8_t *x, int in, const int8_t *w, const int32_t *b, int outs, int32_t *to) {
+INLINE void dense(const uint8_t *x, int in, const int8_t *w, const int32_t *b, int outs, int32_t *to) {
     for (int o = 0; o < outs; o++) {
         int32_t sum = b[o];
         for (int i = 0; i < in; i++) sum += (int32_t)x[i] * w[o * in + i];
@@ -175,21 +175,27 @@ static inline void dense(const uint8_t *x, int in, const int8_t *w, const int32_
     }
 }
 
-static inline void activate(const int32_t *from, int n, int shift, uint8_t *to) {
+INLINE void activate(const int32_t *from, int n, int shift, uint8_t *to) {
     for (int i = 0; i < n; i++) to[i] = (uint8_t)clip((from[i] + (1 << (shift - 1))) >> shift, 0, 127);
 }
 
-static void layers_run(const Layers *l, const uint8_t *x, int n, int32_t *out) {
-    const Network *k = l->network;
+INLINE void run(const Network *k, int hidden, const uint8_t *x, int n, int32_t *out, uint8_t *h1, uint8_t *h2) {
     for (int i = 0; i < n; i++) {
         int32_t sums[HIDDEN1];
-        uint8_t h1[HIDDEN1], h2[HIDDEN2];
-        dense(x + i * INPUTS, INPUTS, k->w1, k->b1, k->hidden, sums);
-        activate(sums, k->hidden, 5, h1);
-        dense(h1, k->hidden, k->w2, k->b2, HIDDEN2, sums);
-        activate(sums, HIDDEN2, 6, h2);
-        dense(h2, HIDDEN2, k->w3, k->b3, OUTPUTS, out + i * OUTPUTS);
+        dense(x + i * INPUTS, INPUTS, k->w1, k->b1, hidden, sums);
+        activate(sums, hidden, 5, h1 + i * hidden);
+        dense(h1 + i * hidden, hidden, k->w2, k->b2, HIDDEN2, sums);
+        activate(sums, HIDDEN2, 6, h2 + i * HIDDEN2);
+        dense(h2 + i * HIDDEN2, HIDDEN2, k->w3, k->b3, OUTPUTS, out + i * OUTPUTS);
     }
+}
+
+/* Each width of its own, so that the compiler knows the sizes of the loops. */
+static void layers_run(const Layers *l, const uint8_t *x, int n, int32_t *out, uint8_t *h1, uint8_t *h2) {
+    if (l->network->hidden == HIDDEN1)
+        run(l->network, HIDDEN1, x, n, out, h1, h2);
+    else
+        run(l->network, HIDDEN1 / 2, x, n, out, h1, h2);
 }
 #endif
 
@@ -214,6 +220,7 @@ static inline void store(const Geometry *g, int16_t *samples, int32_t z, int32_t
 typedef struct {
     uint8_t inputs[BATCH * INPUTS] __attribute__((aligned(64)));
     int32_t outputs[BATCH * OUTPUTS] __attribute__((aligned(64)));
+    uint8_t hidden1[BATCH * HIDDEN1], hidden2[BATCH * HIDDEN2];
     struct { int32_t z, y, x, mean, scale; int64_t at; } pixels[BATCH];
     int count;
 } Batch;
@@ -230,7 +237,7 @@ typedef struct {
 /* Code the pixels that wait in the batch. Returns 0, or -1 for a corrupt stream. */
 static int drain(const Task *task, Batch *batch) {
     const Geometry *g = task->geometry;
-    layers_run(&task->layers, batch->inputs, batch->count, batch->outputs);
+    layers_run(&task->layers, batch->inputs, batch->count, batch->outputs, batch->hidden1, batch->hidden2);
     for (int i = 0; i < batch->count; i++) {
         int64_t at = batch->pixels[i].at;
         int32_t mean = batch->pixels[i].mean;

@@ -61,14 +61,26 @@ typedef struct {
 typedef struct { int32_t flat, reference, mean, scale, outputs[COMPONENTS + 2]; } Prepared;
 
 typedef struct {
+    const uint8_t *inputs;
+    const int32_t *means, *scales;
+    const int16_t *targets;
+} Asked;
+
+typedef struct {
     /* All pixels from their neighbours alone: the linear prediction's errors. */
     void (*predict)(const Geometry *, const int16_t *samples, const Linear *, int16_t *errors);
     /* The linear stage's rows of taps, for fitting. */
     void (*taps)(const Geometry *, const int16_t *samples, const Linear *, const int64_t *index, size_t n,
                  int16_t *taps, int32_t *targets, int32_t *classes);
+    /* Their normal equations by class, added up: weighted by 1 / (activity / 32 + 1), flat surroundings left out. */
+    void (*equations)(const Geometry *, const int16_t *samples, const Linear *, const int64_t *index, size_t n,
+                      float *squares, float *products, int64_t *counts);
     /* The network's inputs at some pixels, for training. */
     void (*inputs)(const Geometry *, const int16_t *samples, const int16_t *errors, const Linear *,
                    const int64_t *index, size_t n, uint8_t *inputs, int32_t *means, int32_t *scales, int32_t *flats);
+    /* Bits that the network would spend on some pixels, and, unless NULL, the gradient of their sum is added to. For
+       fitting. Returns 0, or -2: no memory. */
+    int (*objective)(const Network *, const float *scales, const Asked *, size_t n, float *bits, float *gradient);
     /* Code a group: samples are read (encoding) or filled in (decoding). Returns 0, or -1 for a corrupt stream. */
     int (*code)(const Geometry *, int16_t *samples, int16_t *errors, const Linear *, const Network *,
                 const Tables *, Coder *, int decoding);

@@ -2,6 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define INLINE static inline __attribute__((always_inline))
+
 typedef struct { int32_t multiplier, shift; } Ratio;
 
 #include "context.inl"
@@ -129,6 +131,27 @@ static void taps(const Geometry *g, const int16_t *samples, const Linear *linear
         gather_taps(g, &p, out + i * TAPS);
         targets[i] = p.here[0] - p.reference;
         classes[i] = p.class;
+    }
+}
+
+static void equations(const Geometry *g, const int16_t *samples, const Linear *linear, const int64_t *index, size_t n,
+                      float *squares, float *products, int64_t *counts) {
+    for (size_t i = 0; i < n; i++) {
+        Pixel p;
+        int16_t taps[TAPS];
+        float row[TAPS], weighted[TAPS];
+        locate_index(g, samples, NULL, index[i], &p);
+        look(g, linear, &p);
+        if (!p.activity) continue;
+        gather_taps(g, &p, taps);
+        float weight = 1 / ((float)p.activity / 32 + 1), target = (float)(p.here[0] - p.reference);
+        float *square = squares + p.class * TAPS * TAPS, *product = products + p.class * TAPS;
+        for (int j = 0; j < TAPS; j++) row[j] = taps[j];
+        for (int j = 0; j < TAPS; j++) weighted[j] = row[j] * weight;
+        for (int j = 0; j < TAPS; j++) product[j] += weighted[j] * target;
+        for (int j = 0; j < TAPS; j++)
+            for (int k = 0; k < TAPS; k++) square[j * TAPS + k] += weighted[j] * row[k];
+        counts[p.class]++;
     }
 }
 

@@ -7,5 +7,6 @@
 #include "kernel.inl"
 #include "layers.inl"
 #include "code.inl"
-const Kernel kernel_avx2 = {predict, taps, inputs, code, derive, code_prepared};
+#include "objective.inl"
+const Kernel kernel_avx2 = {predict, taps, equations, inputs, objective, code, derive, code_prepared};
 #endif

@@ -8,5 +8,6 @@
 #include "kernel.inl"
 #include "layers.inl"
 #include "code.inl"
-const Kernel kernel_avx512 = {predict, taps, inputs, code, derive, code_prepared};
+#include "objective.inl"
+const Kernel kernel_avx512 = {predict, taps, equations, inputs, objective, code, derive, code_prepared};
 #endif

@@ -2,4 +2,5 @@
 #include "kernel.h"
 #include "kernel.inl"
 #include "code.inl"
-const Kernel kernel_portable = {predict, taps, inputs, code, derive, code_prepared};
+#include "objective.inl"
+const Kernel kernel_portable = {predict, taps, equations, inputs, objective, code, derive, code_prepared};

@@ -83,11 +83,10 @@ static inline void store_activated(uint8_t *to, Vector v, int shift) {
     } while (0)
 
 /* n is rounded up to a multiple of 4: the batch has room, and what is computed there is not read. */
-static inline __attribute__((always_inline)) void run(const Packed *packed, int hidden, const uint8_t *x, int n,
-                                                      int32_t *out) {
-    uint8_t h1[4 * HIDDEN1], h2[4 * HIDDEN2];
+INLINE void run(const Packed *packed, int hidden, const uint8_t *x, int n, int32_t *out, uint8_t *h1, uint8_t *h2) {
     for (int i = 0; i < n; i += 4) {
         const uint8_t *from = x + i * INPUTS;
+        uint8_t *to1 = h1 + i * hidden, *to2 = h2 + i * HIDDEN2;
 #ifdef VECTORS_512
         enum { WIDE = 3 };
 #else
@@ -95,20 +94,20 @@ static inline __attribute__((always_inline)) void run(const Packed *packed, int 
 #endif
         for (int o = 0; o < hidden; o += WIDE * LANES)
             TILE(4, WIDE, INPUTS, hidden, from, INPUTS, packed->w1 + 4 * o, packed->b1 + o,
-                 store_activated(h1 + p * hidden + o + c * LANES, sums[p][c], 5));
+                 store_activated(to1 + p * hidden + o + c * LANES, sums[p][c], 5));
         for (int o = 0; o < HIDDEN2; o += 2 * LANES)
-            TILE(4, 2, hidden, HIDDEN2, h1, hidden, packed->w2 + 4 * o, packed->b2 + o,
-                 store_activated(h2 + p * HIDDEN2 + o + c * LANES, sums[p][c], 6));
+            TILE(4, 2, hidden, HIDDEN2, to1, hidden, packed->w2 + 4 * o, packed->b2 + o,
+                 store_activated(to2 + p * HIDDEN2 + o + c * LANES, sums[p][c], 6));
         for (int o = 0; o < OUTPUTS; o += LANES)
-            TILE(4, 1, HIDDEN2, OUTPUTS, h2, HIDDEN2, packed->w3 + 4 * o, packed->b3 + o,
+            TILE(4, 1, HIDDEN2, OUTPUTS, to2, HIDDEN2, packed->w3 + 4 * o, packed->b3 + o,
                  STORE(out + (i + p) * OUTPUTS + o + c * LANES, sums[p][c]));
     }
 }
 
 /* Each width of its own, so that the compiler knows the sizes of the loops. */
-static void layers_run(const Layers *l, const uint8_t *x, int n, int32_t *out) {
+static void layers_run(const Layers *l, const uint8_t *x, int n, int32_t *out, uint8_t *h1, uint8_t *h2) {
     if (l->packed->hidden == HIDDEN1)
-        run(l->packed, HIDDEN1, x, n, out);
+        run(l->packed, HIDDEN1, x, n, out, h1, h2);
     else
-        run(l->packed, HIDDEN1 / 2, x, n, out);
+        run(l->packed, HIDDEN1 / 2, x, n, out, h1, h2);
 }

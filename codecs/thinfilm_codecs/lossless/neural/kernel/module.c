@@ -64,6 +64,11 @@ static void common_release(Common *c) {
         if (all[i]->obj) PyBuffer_Release(all[i]);
 }
 
+static Network network_from(int hidden, const int8_t *w, const int32_t *b) {
+    Network n = {hidden, w, w + hidden * INPUTS, w + hidden * (INPUTS + HIDDEN2), b, b + hidden, b + hidden + HIDDEN2};
+    return n;
+}
+
 static PyObject *predict(PyObject *self, PyObject *args) {
     (void)self;
     Common c;
@@ -75,33 +80,64 @@ static PyObject *predict(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-static PyObject *gather(PyObject *args, int for_network) {
+typedef enum { TAPS_OF, EQUATIONS_OF, INPUTS_OF } Gathered;
+
+/* The arguments of all three: common, index, and the buffers to fill. */
+static PyObject *gather(PyObject *args, Gathered what) {
     Common c;
     PyObject *common;
     Py_buffer index, b[4];
-    int count = for_network ? 4 : 3;
     memset(b, 0, sizeof b);
-    if (!PyArg_ParseTuple(args, for_network ? "Oy*w*w*w*w*" : "Oy*w*w*w*", &common, &index, &b[0], &b[1], &b[2], &b[3]))
+    if (!PyArg_ParseTuple(args, what == INPUTS_OF ? "Oy*w*w*w*w*" : "Oy*w*w*w*", &common, &index, &b[0], &b[1], &b[2],
+                          &b[3]))
         return NULL;
     if (!common_from(common, &c)) {
         size_t n = (size_t)index.len / sizeof(int64_t);
         Py_BEGIN_ALLOW_THREADS;
-        if (for_network)
+        if (what == INPUTS_OF)
             c.kernel->inputs(&c.geometry, c.samples.buf, c.errors.buf, &c.linear, index.buf, n, b[0].buf, b[1].buf,
                              b[2].buf, b[3].buf);
-        else
+        else if (what == TAPS_OF)
             c.kernel->taps(&c.geometry, c.samples.buf, &c.linear, index.buf, n, b[0].buf, b[1].buf, b[2].buf);
+        else
+            c.kernel->equations(&c.geometry, c.samples.buf, &c.linear, index.buf, n, b[0].buf, b[1].buf, b[2].buf);
         Py_END_ALLOW_THREADS;
     }
     common_release(&c);
     PyBuffer_Release(&index);
-    for (int i = 0; i < count; i++) PyBuffer_Release(&b[i]);
+    for (int i = 0; i < 4; i++)
+        if (b[i].obj) PyBuffer_Release(&b[i]);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;
 }
 
-static PyObject *taps(PyObject *self, PyObject *args) { return (void)self, gather(args, 0); }
-static PyObject *inputs(PyObject *self, PyObject *args) { return (void)self, gather(args, 1); }
+static PyObject *taps(PyObject *self, PyObject *args) { return (void)self, gather(args, TAPS_OF); }
+static PyObject *equations(PyObject *self, PyObject *args) { return (void)self, gather(args, EQUATIONS_OF); }
+static PyObject *inputs(PyObject *self, PyObject *args) { return (void)self, gather(args, INPUTS_OF); }
+
+/* objective(name, hidden, weights, biases, scales, inputs, means, scales, targets, bits, gradient: empty for none). */
+static PyObject *objective(PyObject *self, PyObject *args) {
+    (void)self;
+    const char *name;
+    int hidden, status = 0;
+    Py_buffer b[9];
+    if (!PyArg_ParseTuple(args, "siy*y*y*y*y*y*y*w*w*", &name, &hidden, &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &b[6],
+                          &b[7], &b[8]))
+        return NULL;
+    const Kernel *kernel = kernel_called(name);
+    if (kernel) {
+        Network network = network_from(hidden, b[0].buf, b[1].buf);
+        Asked asked = {b[3].buf, b[4].buf, b[5].buf, b[6].buf};
+        size_t n = (size_t)b[7].len / sizeof(float);
+        Py_BEGIN_ALLOW_THREADS;
+        status = kernel->objective(&network, b[2].buf, &asked, n, b[7].buf, b[8].len ? b[8].buf : NULL);
+        Py_END_ALLOW_THREADS;
+    }
+    for (int i = 0; i < 9; i++) PyBuffer_Release(&b[i]);
+    if (!kernel) return PyErr_Format(PyExc_ValueError, "This processor has no instruction set called %s.", name);
+    if (status) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
 
 /* ---- coding ---- */
 
@@ -172,10 +208,7 @@ static PyObject *code(PyObject *self, PyObject *args) {
             goto done;
         }
     }
-    const int8_t *w = weights.buf;
-    const int32_t *b = biases.buf;
-    Network network = {hidden, w, w + hidden * INPUTS, w + hidden * (INPUTS + HIDDEN2), b, b + hidden,
-                       b + hidden + HIDDEN2};
+    Network network = network_from(hidden, weights.buf, biases.buf);
     Tables tables = {exponential.buf, curves.buf, NULL, NULL};
     if (!status) {
         Py_BEGIN_ALLOW_THREADS;
@@ -300,7 +333,9 @@ static PyMethodDef METHODS[] = {
     {"instruction_sets", instruction_sets, METH_NOARGS, "Names of the instruction sets this processor has, best first."},
     {"predict", predict, METH_VARARGS, "Fill the errors of the linear stage."},
     {"taps", taps, METH_VARARGS, "Fill (taps, targets, classes) of the pixels of an index."},
+    {"equations", equations, METH_VARARGS, "Add the pixels of an index to (squares, products, counts)."},
     {"inputs", inputs, METH_VARARGS, "Fill (inputs, means, scales, flats) of the pixels of an index."},
+    {"objective", objective, METH_VARARGS, "Fill the bits of pixels, add to their gradient."},
     {"code", code, METH_VARARGS, "Code or decode a group."},
     {"open_session", open_session, METH_VARARGS, "Begin to code a group step by step."},
     {"code_steps", code_steps, METH_VARARGS, "Code some steps of a group."},
