@@ -10,9 +10,10 @@ The broker carries ids of jobs and nothing else; the job table says what is to b
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_init
 
 from thinfilm_gateway import config, logs
+from thinfilm_gateway.background import keep_linear_algebra_on_one_thread, step_back
 from thinfilm_gateway.index.jobs import COMPRESS_CPU, MAINTENANCE
 
 LONGEST_JOB_SECONDS = 6 * 3600
@@ -57,5 +58,13 @@ def _configure_logs(**named: Any) -> None:
     logs.configure(settings.log_level)
 
 
+@worker_init.connect
+def _step_back(**named: Any) -> None:
+    """Let the receivers on this host go first."""
+    del named
+    step_back()
+
+
+keep_linear_algebra_on_one_thread()  # before the tasks are loaded
 settings = config.load()
 app = create_app(settings)

@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_gateway import logs
+from thinfilm_gateway.background import keep_linear_algebra_on_one_thread, step_back
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.index import jobs
 from thinfilm_gateway.index.database import Database
@@ -41,6 +42,7 @@ def run_workers(settings: Settings, stop_seconds: float = STOP_SECONDS) -> None:
     with stop_signal() as stop:
         if not settings.database_url:
             _release_jobs(settings)
+        keep_linear_algebra_on_one_thread()
         maintenance = _Maintenance(settings)
         maintenance.start()
         children = [_start(settings) for _ in range(settings.local_workers)]
@@ -103,6 +105,7 @@ def work(settings: Settings, life_line: Connection) -> None:
     """Take jobs one at a time until the life line is closed: the main function of a worker process."""
     for number in (signal.SIGTERM, signal.SIGINT):  # a signal to the whole group is the parent's to answer
         signal.signal(number, signal.SIG_IGN)
+    step_back()
     logs.configure(settings.log_level)
     context = Context.open(settings)
     owner = owner_name()

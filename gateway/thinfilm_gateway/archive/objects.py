@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from thinfilm_gateway.archive.container.cache import FrameCache
+from thinfilm_gateway.archive.container.cache import Decoded, FrameCache
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import Container, open_container
 from thinfilm_gateway.archive.spool import Spool
@@ -106,6 +106,18 @@ class ObjectReader:
             raise away
         raise IntegrityError(" ".join(damages) or "The object has no copy.")
 
+    def start(self, location: ObjectLocation) -> list[Decoded]:
+        """Begin to decode an object that lies in a container; whoever holds the result has it ready for `fetch`.
+
+        Nothing is raised: `fetch` tells what is wrong.
+        """
+        if location.container_key is None or location.container_entry is None or location.spool_name is not None:
+            return []
+        try:
+            return self._containers.start(location.container_key, location.container_entry)
+        except (_Damaged, DamagedContainer, StorageAway, OSError, IndexError):
+            return []
+
     def close(self) -> None:
         """Close the containers."""
         self._containers.close()
@@ -181,11 +193,28 @@ class _OpenContainers:
                     found.reader, found.container = self._open_now(key)
             yield found.container
         finally:
+            self._release(key, found)
+
+    def start(self, key: str, entry: int) -> list[Decoded]:
+        """Begin to decode an entry; the container stays open at least until that is done.
+
+        Raises what `lease` raises, and IndexError.
+        """
+        with self.lease(key) as container:
+            begun = container.start(entry)
             with self._lock:
-                found.users -= 1
-                if found.container is None:
-                    self._open.pop(key, None)
-                self._close_surplus(_OPEN_CONTAINERS)
+                found = self._open[key]
+                found.users += len(begun)
+        for decoded in begun:
+            decoded.add_done_callback(lambda _: self._release(key, found))
+        return begun
+
+    def _release(self, key: str, found: "_OpenContainer") -> None:
+        with self._lock:
+            found.users -= 1
+            if found.container is None:
+                self._open.pop(key, None)
+            self._close_surplus(_OPEN_CONTAINERS)
 
     def close(self) -> None:
         """Close all that nobody reads."""

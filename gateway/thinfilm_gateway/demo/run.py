@@ -13,6 +13,7 @@ from thinfilm_gateway.client.gateway import RunningGateway, running_gateway
 from thinfilm_gateway.demo import table
 from thinfilm_gateway.demo.proof import Proof
 from thinfilm_gateway.demo.samples import Samples, collect
+from thinfilm_gateway.demo.yardstick import yardstick_bytes
 from thinfilm_gateway.progress import step
 
 DESTINATION = "DEMO-STORE"
@@ -40,7 +41,7 @@ def run(console: Console, own_folder: Path | None) -> bool:
         with network.destination(DESTINATION, take_moved) as port:
             peers = [{"ae_title": DESTINATION, "host": "127.0.0.1", "port": port}]
             with running_gateway(
-                folder, series_quiet_seconds=SERIES_QUIET_SECONDS, cache_bytes=0, decoded_cache_bytes=0, peers=peers
+                folder, series_quiet_seconds=SERIES_QUIET_SECONDS, cache_bytes=0, peers=peers
             ) as gateway:
                 _send(console, gateway, samples, proof)
                 with step(console, "compress, prove, forget the spool copies", len(proof.series())) as advance:
@@ -51,7 +52,10 @@ def run(console: Console, own_folder: Path | None) -> bool:
                     returned.append(advance)
                     for files in proof.series():
                         network.move(gateway.node, files, DESTINATION)
-        table.show(console, proof, {(row.study_instance_uid, row.series_instance_uid): row for row in rows}, samples)
+        with step(console, "pack the same with JPEG-LS, to compare", len(proof.series())) as advance:
+            yardstick = _yardstick(proof, folder, advance)
+        kept = {(row.study_instance_uid, row.series_instance_uid): row for row in rows}
+        table.show(console, proof, kept, yardstick, samples)
     return not proof.faults and all(proof.is_exact(file) for file in proof.stored.values())
 
 
@@ -61,6 +65,14 @@ def _send(console: Console, gateway: RunningGateway, samples: Samples, proof: Pr
             network.store_parallel(gateway.node, samples.files, SENDING_ASSOCIATIONS, lambda sent: advance())
         )
         proof.note_sent(network.store(gateway.node, samples.further, lambda sent: advance()))
+
+
+def _yardstick(proof: Proof, folder: Path, advance: Callable[[], None]) -> dict[table.SeriesKey, int | None]:
+    found = {}
+    for files in proof.series():
+        found[files[0].study_instance_uid, files[0].series_instance_uid] = yardstick_bytes(files, folder)
+        advance()
+    return found
 
 
 def _get(gateway: RunningGateway, proof: Proof, advance: Callable[[], None]) -> None:

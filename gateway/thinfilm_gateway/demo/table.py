@@ -17,17 +17,24 @@ NO_PIXELS_CODED = "zstd"  # what is not native pixel data is kept bit for bit un
 SeriesKey = tuple[str, str]
 
 
-def show(console: Console, proof: Proof, kept: Mapping[SeriesKey, KeptSeries], samples: Samples) -> None:
-    """Print the table, what was refused, and what is wrong."""
+def show(
+    console: Console,
+    proof: Proof,
+    kept: Mapping[SeriesKey, KeptSeries],
+    yardstick: Mapping[SeriesKey, int | None],
+    samples: Samples,
+) -> None:
+    """Print the table, what was refused, and what is wrong. yardstick: what JPEG-LS makes of a series, in bytes."""
     table = Table(box=None, pad_edge=False)
     for column in ("series", "modality", "codec"):
         table.add_column(column, no_wrap=True)
-    for column in ("files", "bytes in", "bytes kept", "ratio"):
+    for column in ("files", "bytes in", "bytes kept", "ratio", "JPEG-LS"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     total_in = total_kept = 0
     for files in proof.series():
-        row = kept[files[0].study_instance_uid, files[0].series_instance_uid]
+        key = files[0].study_instance_uid, files[0].series_instance_uid
+        row, compared = kept[key], yardstick[key]
         bytes_in = sum(file.dataset_bytes for file in files)
         total_in += bytes_in
         total_kept += row.stored_bytes
@@ -36,11 +43,12 @@ def show(console: Console, proof: Proof, kept: Mapping[SeriesKey, KeptSeries], s
             Text(files[0].modality),
             ", ".join(row.codecs) or NO_PIXELS_CODED,
             *_figures(len(files), bytes_in, row.stored_bytes),
+            _ratio(bytes_in, compared) if compared else "",
             _verdict(proof, files),
         )
     everything = list(proof.stored.values())
     table.add_section()
-    table.add_row("all", "", "", *_figures(len(everything), total_in, total_kept), _verdict(proof, everything))
+    table.add_row("all", "", "", *_figures(len(everything), total_in, total_kept), "", _verdict(proof, everything))
     console.print(table)
     _list(console, "left out", samples.left_out)
     _list(
@@ -52,8 +60,11 @@ def show(console: Console, proof: Proof, kept: Mapping[SeriesKey, KeptSeries], s
 
 
 def _figures(count: int, bytes_in: int, bytes_kept: int) -> tuple[str, str, str, str]:
-    ratio = f"{bytes_in / bytes_kept:.2f}" if bytes_kept else "-"
-    return str(count), f"{bytes_in:,}", f"{bytes_kept:,}", ratio
+    return str(count), f"{bytes_in:,}", f"{bytes_kept:,}", _ratio(bytes_in, bytes_kept)
+
+
+def _ratio(bytes_in: int, bytes_kept: int) -> str:
+    return f"{bytes_in / bytes_kept:.2f}" if bytes_kept else "-"
 
 
 def _verdict(proof: Proof, files: Sequence[DicomFile]) -> str:

@@ -12,6 +12,8 @@ from typing import Self
 
 import structlog
 
+from thinfilm_gateway.archive.container.cache import Decoded
+from thinfilm_gateway.archive.container.decoding import ahead_bytes
 from thinfilm_gateway.archive.objects import Fetched, IntegrityError, ObjectReader, map_file
 from thinfilm_gateway.archive.store import StorageAway
 from thinfilm_gateway.archive.transcode import CannotTranscode, write_native
@@ -62,6 +64,14 @@ class Preparer:
         self._database = database
         self._objects = objects
         self._temporary_dir = temporary_dir
+
+    def start(self, instance: InstanceLocation) -> list[Decoded]:
+        """Begin to decode what `prepare` will need, for as long as the result is held; never raises."""
+        try:
+            return self._objects.start(instance.location)
+        except Exception:  # prepare comes upon it again
+            log.exception("object_not_decoded_ahead", sop_instance_uid=instance.sop_instance_uid)
+            return []
 
     def prepare(self, instance: InstanceLocation, contexts: Iterable[StoreContext]) -> Prepared:
         """Return the object in the best of the contexts, or why it cannot be sent; never raises."""
@@ -120,22 +130,37 @@ class Preparer:
             return memoryview(file.read())
 
 
+@dataclass(frozen=True)
+class _Ahead:
+    """An object that is being prepared; `decoding` holds what it is decoded from until it has been taken."""
+
+    instance: InstanceLocation
+    decoding: Future[list[Decoded]]
+    prepared: Future[Prepared]
+
+
 class ReadAhead:
     """Prepares objects in a pool, a bounded number ahead of those who take them, and hands them out in order.
 
     Several threads may take. At most _AHEAD_OBJECTS objects, of _AHEAD_BYTES together, are ahead, but always one.
+    Farther ahead, objects are being decoded, on all cores: neighbours often lie in one group of frames, so that the
+    objects that are prepared at a time may all wait for the same one.
     """
 
     def __init__(
         self,
         pool: ThreadPoolExecutor,
         instances: Sequence[InstanceLocation],
+        start: Callable[[InstanceLocation], list[Decoded]],
         prepare: Callable[[InstanceLocation], Prepared],
     ) -> None:
         self._pool = pool
+        self._start = start
         self._prepare = prepare
         self._waiting = deque(instances)
-        self._ahead: deque[tuple[int, Future[Prepared]]] = deque()
+        self._decoding: deque[tuple[InstanceLocation, Future[list[Decoded]]]] = deque()
+        self._decoding_bytes = 0
+        self._ahead: deque[_Ahead] = deque()
         self._ahead_bytes = 0
         self._lock = threading.Lock()
 
@@ -145,22 +170,23 @@ class ReadAhead:
             self._fill()
             if not self._ahead:
                 return None
-            nbytes, future = self._ahead.popleft()
-            self._ahead_bytes -= nbytes
+            taken = self._ahead.popleft()
+            self._ahead_bytes -= taken.instance.dataset_bytes
             self._fill()
-        return future.result()
+        return taken.prepared.result()
 
     @property
     def is_empty(self) -> bool:
         """Whether everything has been taken."""
-        return not self._waiting and not self._ahead
+        return not self._waiting and not self._decoding and not self._ahead
 
     def left(self) -> list[InstanceLocation]:
         """Stop, and return the objects that nobody took."""
         with self._lock:
-            waiting = list(self._waiting)
+            waiting = [instance for instance, _ in self._decoding] + list(self._waiting)
+            self._decoding.clear()
             self._waiting.clear()
-            futures = [future for _, future in self._ahead]
+            futures = [ahead.prepared for ahead in self._ahead]
             self._ahead.clear()
         taken = [future.result() for future in futures]
         for prepared in taken:
@@ -176,9 +202,15 @@ class ReadAhead:
         self.left()
 
     def _fill(self) -> None:
-        while self._waiting and len(self._ahead) < _AHEAD_OBJECTS:
-            nbytes = self._waiting[0].dataset_bytes
-            if self._ahead and self._ahead_bytes + nbytes > _AHEAD_BYTES:
+        while self._waiting and (not self._decoding or self._decoding_bytes < ahead_bytes()):
+            instance = self._waiting.popleft()
+            self._decoding.append((instance, self._pool.submit(self._start, instance)))
+            self._decoding_bytes += instance.dataset_bytes
+        while self._decoding and len(self._ahead) < _AHEAD_OBJECTS:
+            instance, decoding = self._decoding[0]
+            if self._ahead and self._ahead_bytes + instance.dataset_bytes > _AHEAD_BYTES:
                 return
-            self._ahead.append((nbytes, self._pool.submit(self._prepare, self._waiting.popleft())))
-            self._ahead_bytes += nbytes
+            self._decoding.popleft()
+            self._decoding_bytes -= instance.dataset_bytes
+            self._ahead.append(_Ahead(instance, decoding, self._pool.submit(self._prepare, instance)))
+            self._ahead_bytes += instance.dataset_bytes

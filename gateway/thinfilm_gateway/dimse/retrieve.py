@@ -150,7 +150,10 @@ class RetrieveService:
         raise Refused(status.MOVE_DESTINATION_UNKNOWN, f"Unknown move destination {ae_title}.")
 
     def _ahead(self, instances: Sequence[InstanceLocation], channel: StoreChannel) -> ReadAhead:
-        return ReadAhead(self._pool, instances, lambda instance: self._preparer.prepare(instance, channel.contexts))
+        preparer = self._preparer
+        return ReadAhead(
+            self._pool, instances, preparer.start, lambda instance: preparer.prepare(instance, channel.contexts)
+        )
 
     def _touch(self, instances: Sequence[InstanceLocation]) -> None:
         """Tell the cache of spool copies what was read."""

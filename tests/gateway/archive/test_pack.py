@@ -26,6 +26,8 @@ from thinfilm_gateway.policy.lossless import treatment
 
 MIB = 1024 * 1024
 
+CODECS = [codec for codec in registry.names() if codec != "nagoor"]  # which needs a minute for a few slices
+
 BUNDLED = (
     "CT_small.dcm",
     "MR_small.dcm",
@@ -59,7 +61,7 @@ def contents(container: Path) -> dict[str, bytes]:
     return {entry.name: b"".join(opened.stream(number)) for number, entry in enumerate(opened.entries)}
 
 
-@pytest.mark.parametrize("codec", registry.names())
+@pytest.mark.parametrize("codec", CODECS)
 def test_real_files_come_back_byte_for_byte_with_every_codec(tmp_path: Path, codec: str) -> None:
     paths = bundled_files()
     report = pack_files(paths, tmp_path / "x.tfa", [codec])
@@ -256,7 +258,7 @@ def test_frames_of_a_codec_that_is_not_installed_are_told_and_the_rest_reads(tmp
     columns=st.integers(1, 9),
     kind=st.sampled_from(["bit", "uint8", "int8", "uint16", "int16", "uint32", "int32", "rgb", "planar"]),
     seed=st.integers(0, 2**32 - 1),
-    codec=st.sampled_from(registry.names()),
+    codec=st.sampled_from(CODECS),
 )
 def test_frames_of_any_layout_come_back(
     tmp_path_factory: pytest.TempPathFactory,

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
+from concurrent.futures import wait
 from functools import partial
 
 import numpy as np
@@ -138,16 +139,19 @@ class Container:
         """Give the entries one by one while the frames of those that follow are being decoded, on all cores."""
         begun: deque[tuple[int, list[Decoded]]] = deque()
         ahead = 0
-        for entry in entries:
-            ahead += self.entries[entry].file_bytes
-            while begun and ahead > ahead_bytes():
-                current = begun.popleft()  # held while it is read
-                ahead -= self.entries[current[0]].file_bytes
+        try:
+            for entry in entries:
+                ahead += self.entries[entry].file_bytes
+                while begun and ahead > ahead_bytes():
+                    current = begun.popleft()  # held while it is read
+                    ahead -= self.entries[current[0]].file_bytes
+                    yield current[0]
+                begun.append((entry, self.start(entry)))
+            while begun:
+                current = begun.popleft()
                 yield current[0]
-            begun.append((entry, self.start(entry)))
-        while begun:
-            current = begun.popleft()
-            yield current[0]
+        finally:  # nobody reads the container when it has been closed
+            wait([decoded for _, entry_begun in begun for decoded in entry_begun])
 
     def stream(self, entry: int) -> Iterator[bytes]:
         """Give the bytes of a file, at most a few groups of frames in memory.
@@ -262,14 +266,17 @@ class Container:
         ahead = max(1, ahead_bytes() // group_bytes)
         begun = deque(self._frames(run.stack, number) for number in groups[:ahead])
         first, end = run.first, run.first + run.count
-        for number in groups:
-            samples = begun.popleft().result()
-            if number + ahead in groups:
-                begun.append(self._frames(run.stack, number + ahead))
-            start = stack.group_starts[number]
-            stop = min(end, start + stack.groups[number].frames)
-            yield samples[first - start : stop - start]
-            first = stop
+        try:
+            for number in groups:
+                samples = begun.popleft().result()
+                if number + ahead in groups:
+                    begun.append(self._frames(run.stack, number + ahead))
+                start = stack.group_starts[number]
+                stop = min(end, start + stack.groups[number].frames)
+                yield samples[first - start : stop - start]
+                first = stop
+        finally:  # nobody reads the container when it has been closed
+            wait(begun)
 
     def _groups(self, run: FrameRun) -> range:
         """Return the numbers of the groups in which a run lies."""
