@@ -65,6 +65,7 @@ class DataSetOutline:
     attributes: top-level elements up to MAX_ATTRIBUTE_BYTES each, without the pixel data group, not yet decoded: read
         them with archive.values, which never raises.
     pixel_data: the value of a native (7FE0,0010); None if it is absent, encapsulated, or in a deflated data set.
+    encapsulated_pixel_data: the items of an encapsulated one, without the delimiter behind them; None likewise.
     """
 
     transfer_syntax_uid: str
@@ -72,6 +73,7 @@ class DataSetOutline:
     little_endian: bool
     attributes: Dataset
     pixel_data: Span | None
+    encapsulated_pixel_data: Span | None
 
 
 def outline(dataset: Octets, transfer_syntax_uid: str) -> DataSetOutline:
@@ -81,7 +83,8 @@ def outline(dataset: Octets, transfer_syntax_uid: str) -> DataSetOutline:
     the other encodings. Raises UnreadableDataSet.
     """
     if transfer_syntax_uid in _DEFLATED:
-        return replace(_outline(_inflate(dataset), transfer_syntax_uid, _EXPLICIT_LITTLE), pixel_data=None)
+        inflated = _outline(_inflate(dataset), transfer_syntax_uid, _EXPLICIT_LITTLE)
+        return replace(inflated, pixel_data=None, encapsulated_pixel_data=None)
     return _outline(dataset, transfer_syntax_uid, _ENCODING_OF.get(transfer_syntax_uid, _EXPLICIT_LITTLE))
 
 
@@ -93,18 +96,20 @@ def _outline(dataset: Octets, transfer_syntax_uid: str, declared: Encoding) -> D
             raise UnreadableDataSet("The data set is empty.")
         for encoding in dict.fromkeys((declared, _EXPLICIT_LITTLE, _IMPLICIT_LITTLE, _EXPLICIT_BIG, mixed)):
             try:
-                attributes, pixel_data = _survey(octets, encoding)
+                attributes, pixels = _survey(octets, encoding)
             except InconsistentStructureError as error:
                 reason = reason or str(error)
                 continue
+            span = Span(pixels.value_offset, pixels.value_end - pixels.value_offset) if pixels else None
+            native, encapsulated = (None, span) if pixels and pixels.undefined_length else (span, None)
             return DataSetOutline(
-                transfer_syntax_uid, encoding.implicit_vr, encoding.little_endian, attributes, pixel_data
+                transfer_syntax_uid, encoding.implicit_vr, encoding.little_endian, attributes, native, encapsulated
             )
     raise UnreadableDataSet(f"The bytes are not a DICOM data set. {reason}")
 
 
-def _survey(view: memoryview, encoding: Encoding) -> tuple[Dataset, Span | None]:
-    """Walk the whole data set; return its attributes and its first native pixel data."""
+def _survey(view: memoryview, encoding: Encoding) -> tuple[Dataset, Element | None]:
+    """Walk the whole data set; return its attributes and its first pixel data."""
     raw: dict[int, RawDataElement] = {}
     budgets = {"standard": _STANDARD_BUDGET, "private": _PRIVATE_BUDGET}
     pixels: Element | None = None
@@ -124,9 +129,7 @@ def _survey(view: memoryview, encoding: Encoding) -> tuple[Dataset, Span | None]
             raw[Tag(element.tag)] = _raw(view, element, encoding)
     attributes = Dataset(raw)
     attributes.set_original_encoding(encoding.implicit_vr, encoding.little_endian)
-    if pixels is None or pixels.undefined_length:
-        return attributes, None
-    return attributes, Span(pixels.value_offset, pixels.value_end - pixels.value_offset)
+    return attributes, pixels
 
 
 def _raw(view: memoryview, element: Element, encoding: Encoding) -> RawDataElement:

@@ -95,7 +95,7 @@ def native_pixels(outline: DataSetOutline, dataset: Octets) -> NativePixels | No
     if not _gives_back(samples, packing, octets):
         return None
     bits_stored = min(max(integer(attributes, "BitsStored") or bits_allocated, 1), bits_allocated)
-    block = PixelBlock(samples, bits_stored, _frame_axis(outline, frames), _spacing(outline))
+    block = PixelBlock(samples, bits_stored, frame_axis(outline, frames), spacing(outline))
     return NativePixels(block, packing, span)
 
 
@@ -147,7 +147,8 @@ def _is_subsampled(outline: DataSetOutline) -> bool:
     return text(outline.attributes, "PhotometricInterpretation") in ("YBR_FULL_422", "YBR_PARTIAL_422")
 
 
-def _frame_axis(outline: DataSetOutline, frames: int) -> FrameAxis:
+def frame_axis(outline: DataSetOutline, frames: int) -> FrameAxis:
+    """Return what the frames of an object follow one another in."""
     attributes = outline.attributes
     if frames == 1:
         return FrameAxis.NONE
@@ -158,7 +159,8 @@ def _frame_axis(outline: DataSetOutline, frames: int) -> FrameAxis:
     return FrameAxis.NONE
 
 
-def _spacing(outline: DataSetOutline) -> tuple[float, float, float] | None:
+def spacing(outline: DataSetOutline) -> tuple[float, float, float] | None:
+    """Return the distances between slices, rows and columns, in mm, where the object tells them."""
     attributes = outline.attributes
     in_plane = numbers(attributes, "PixelSpacing")
     between = numbers(attributes, "SpacingBetweenSlices") or numbers(attributes, "SliceThickness")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thinfilm_codecs.blocks import BlockLayout
+from thinfilm_codecs.jpeg_lossless import HuffmanTable, ScanCoding
 from thinfilm_gateway.archive.container import format as tfa
 from thinfilm_gateway.archive.container.format import (
     DamagedContainer,
@@ -23,6 +24,7 @@ from thinfilm_gateway.archive.container.format import (
     Stack,
     StackCodec,
     frame_run,
+    scan_run,
 )
 from thinfilm_gateway.archive.container.manifest import manifest_bytes, read_manifest
 from thinfilm_gateway.archive.pixels import Packing
@@ -30,7 +32,9 @@ from thinfilm_gateway.archive.pixels import Packing
 SIZE = 100_000
 LAYOUT = BlockLayout(3, 4, 5, 1, "int16")
 PACKING = Packing(16, big_endian=False, planar=False)
+SCAN = ScanCoding(16, 1, 1, (HuffmanTable(bytes([0, 2, *[0] * 14]), b"\x00\x05"),))
 DICOM = DicomHeader(150, 64 * "a", "1.2.840.10008.1.2.1", "1.2", "1.3", "1.4", "1.5", "CT")
+DICOM_OF_SCAN = DicomHeader(0, 64 * "b", "1.2.840.10008.1.2.4.70", "1.2", "1.3", "1.4", "1.5", "CT")
 MANIFEST = Manifest(
     literals=(LiteralGroup(Section(8, 100), 300),),
     stacks=(
@@ -50,6 +54,7 @@ MANIFEST = Manifest(
         ),
         Entry("notes.txt", 50, 64 * "1", None, (LiteralRun(0, 250, 50),)),
         Entry("empty", 0, 64 * "2", None, ()),
+        Entry("CT/2.dcm", 90, 64 * "3", DICOM_OF_SCAN, (LiteralRun(0, 0, 60), scan_run(0, LAYOUT, 2, SCAN, 30))),
     ),
 )
 
@@ -120,6 +125,16 @@ def spoilt() -> Iterator[tuple[str, Any]]:
     yield "a piece of another kind", change("entries", 0, "pieces", 0, 0, to="pixels")
     yield "a packing of 12 bits", change("entries", 0, "pieces", 1, 4, "bits_allocated", to=12)
     yield "planes of one component", change("entries", 0, "pieces", 1, 4, "planar", to=True)
+    scan = ("entries", 3, "pieces", 1)
+    yield "a scan of no stack", change(*scan, 1, to=1)
+    yield "a scan of no frame", change(*scan, 2, to=3)
+    yield "an empty scan", change(*scan, 3, to=0)
+    yield "a scan that is too long for its samples", change(*scan, 3, to=8 * 20 + 1)
+    yield "a scan without a coding", change(*scan, 4, to=None)
+    yield "a scan of more bits than its samples have", change(*scan, 4, "precision", to=17)
+    yield "a scan of no predictor", change(*scan, 4, "predictor", to=8)
+    yield "a scan with more tables than components", change(*scan, 4, "tables", to=2 * [["00" * 16, ""]])
+    yield "a scan with a table that is none", change(*scan, 4, "tables", 0, 1, to="0011")
     yield "a data set behind the file", change("entries", 0, "dicom", "dataset_offset", to=331)
     yield "a SHA-256 of capital letters", change("entries", 0, "sha256", to=64 * "A")
     yield "a SHA-256 that is short", change("entries", 0, "dicom", "dataset_sha256", to=63 * "a")

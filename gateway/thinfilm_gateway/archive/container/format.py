@@ -11,6 +11,7 @@ import google_crc32c
 import numpy as np
 
 from thinfilm_codecs.blocks import BlockLayout
+from thinfilm_codecs.jpeg_lossless import ScanCoding
 from thinfilm_gateway.archive.pixels import Packing
 
 MIB = 1024 * 1024
@@ -110,7 +111,22 @@ class FrameRun:
     length: int
 
 
-Piece = LiteralRun | FrameRun
+@dataclass(frozen=True)
+class ScanRun:
+    """A piece of an entry: a frame of a stack, which `coding` turns into `length` bytes of a lossless JPEG."""
+
+    stack: int
+    first: int
+    coding: ScanCoding
+    length: int
+
+    @property
+    def count(self) -> int:
+        """A scan is one frame."""
+        return 1
+
+
+Piece = LiteralRun | FrameRun | ScanRun
 
 
 def frame_run(stack: int, layout: BlockLayout, first: int, count: int, packing: Packing) -> FrameRun:
@@ -124,6 +140,17 @@ def frame_run(stack: int, layout: BlockLayout, first: int, count: int, packing: 
         raise DamagedContainer("The manifest holds a packing that does not fit its samples.")
     bits = layout.with_frames(count).samples * packing.bits_allocated
     return FrameRun(stack, first, count, packing, length=(bits + 7) // 8)
+
+
+def scan_run(stack: int, layout: BlockLayout, frame: int, coding: ScanCoding, length: int) -> ScanRun:
+    """Return a run of one frame of the stack of this number and layout.
+
+    Raises DamagedContainer if the coding is not one of such samples.
+    """
+    sample_bits = 8 * np.dtype(layout.dtype).itemsize
+    if coding.precision > sample_bits or sample_bits > 16 or len(coding.tables) != layout.components:
+        raise DamagedContainer("The manifest holds the coding of a scan that does not fit its samples.")
+    return ScanRun(stack, frame, coding, length)
 
 
 @dataclass(frozen=True)
@@ -155,9 +182,9 @@ class Entry:
     pieces: tuple[Piece, ...]
 
     @property
-    def frame_runs(self) -> tuple[FrameRun, ...]:
+    def frame_runs(self) -> tuple[FrameRun | ScanRun, ...]:
         """The pieces that are frames."""
-        return tuple(piece for piece in self.pieces if isinstance(piece, FrameRun))
+        return tuple(piece for piece in self.pieces if not isinstance(piece, LiteralRun))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import zstandard
 
 from thinfilm_codecs.blocks import BlockLayout
+from thinfilm_codecs.jpeg_lossless import ScanCoding
 from thinfilm_gateway.archive.container.format import (
     COUNT_LIMIT,
     LITERAL_LIMIT,
@@ -24,6 +25,7 @@ from thinfilm_gateway.archive.container.format import (
     LiteralRun,
     Manifest,
     Piece,
+    ScanRun,
     Section,
     Stack,
     StackCodec,
@@ -31,11 +33,14 @@ from thinfilm_gateway.archive.container.format import (
     check_section,
     check_version,
     frame_run,
+    scan_run,
 )
 from thinfilm_gateway.archive.pixels import Packing
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CODEC_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+_LONGEST_SCAN_BYTES = 8  # a sample of a scan has at most 32 bits, each byte perhaps with a zero behind it
 
 _T = TypeVar("_T")
 
@@ -103,6 +108,8 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
 def _piece_json(piece: Piece) -> list[Any]:
     if isinstance(piece, LiteralRun):
         return ["bytes", piece.group, piece.offset, piece.length]
+    if isinstance(piece, ScanRun):
+        return ["scan", piece.stack, piece.first, piece.length, piece.coding.to_json()]
     return ["frames", piece.stack, piece.first, piece.count, piece.packing.to_json()]
 
 
@@ -204,6 +211,13 @@ class _ManifestReader:
             start = _integer(first, 0, layout.frames - 1)
             many = _integer(count, 1, layout.frames - start)
             return frame_run(index, layout, start, many, self._packing(packing))
+        if kind == "scan":
+            _, stack, frame, length, coding = _items(value, 5)
+            index = _integer(stack, 0, len(self.stacks) - 1)
+            layout = self.stacks[index].layout
+            longest = _LONGEST_SCAN_BYTES * layout.with_frames(1).samples
+            start = _integer(frame, 0, layout.frames - 1)
+            return scan_run(index, layout, start, _scan_coding(coding), _integer(length, 1, longest))
         raise DamagedContainer("The manifest holds a piece of an unknown kind.")
 
     def _packing(self, value: object) -> Packing:
@@ -214,6 +228,13 @@ class _ManifestReader:
             except (ValueError, TypeError, KeyError):
                 raise DamagedContainer("The manifest holds an impossible packing of samples.") from None
         return self.packings[key]
+
+
+def _scan_coding(value: object) -> ScanCoding:
+    try:
+        return ScanCoding.from_json(_object(value))
+    except (ValueError, TypeError):
+        raise DamagedContainer("The manifest holds an impossible coding of a scan.") from None
 
 
 def _object(value: object) -> dict[str, Any]:

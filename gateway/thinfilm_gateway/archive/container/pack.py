@@ -12,6 +12,7 @@ import numpy as np
 from pydicom import Dataset
 
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
+from thinfilm_codecs.jpeg_lossless import ScanCoding
 from thinfilm_gateway.archive import values
 from thinfilm_gateway.archive.ahead import in_order
 from thinfilm_gateway.archive.container.format import (
@@ -22,18 +23,19 @@ from thinfilm_gateway.archive.container.format import (
     LiteralRun,
     Manifest,
     Piece,
+    ScanRun,
     Stack,
     check_names,
     frame_run,
+    scan_run,
 )
 from thinfilm_gateway.archive.container.frames import PreparedStack, prepare_stack, write_stack
 from thinfilm_gateway.archive.container.literals import LiteralWriter
 from thinfilm_gateway.archive.container.order import FrameSlice, SourceFrames, StackPlan, plan
 from thinfilm_gateway.archive.container.report import PackedEntry, PackReport, frame_codecs, series_rows, stored_shares
-from thinfilm_gateway.archive.container.survey import Survey, reopen_pixels, survey
+from thinfilm_gateway.archive.container.survey import FrameBytes, SourcePixels, Survey, reopen_pixels, survey
 from thinfilm_gateway.archive.container.writer import ContainerWriter
 from thinfilm_gateway.archive.dataset import UnreadableDataSet
-from thinfilm_gateway.archive.pixels import NativePixels, Packing
 from thinfilm_gateway.archive.store import sync
 from thinfilm_gateway.policy.lossless import Treatment
 
@@ -88,21 +90,43 @@ def pack(
 
 @dataclass
 class _Draft:
-    """An entry while its frames are not written: the literal runs around them, and the runs so far."""
+    """An entry while its frames are not written.
+
+    before: the literal runs before each part of the frames. runs: those of each part, so far. after: behind the last.
+    """
 
     source: Source
     file_bytes: int
     sha256: str
     dicom: DicomHeader | None
-    before: list[LiteralRun]
+    layout: BlockLayout | None
+    parts: tuple[FrameBytes, ...]
+    before: list[list[LiteralRun]]
+    runs: list[list[FrameRun | ScanRun]]
     after: list[LiteralRun]
-    pixels: tuple[BlockLayout, Packing] | None
-    frames: list[FrameRun]
 
     def entry(self) -> Entry:
-        """Return the entry, its frames in the order of the file."""
-        pieces: tuple[Piece, ...] = (*self.before, *self.frames, *self.after)
-        return Entry(self.source.name, self.file_bytes, self.sha256, self.dicom, pieces)
+        """Return the entry, its pieces in the order of the file."""
+        pieces: list[Piece] = []
+        for literals, runs in zip(self.before, self.runs, strict=True):
+            pieces += [*literals, *runs]
+        return Entry(self.source.name, self.file_bytes, self.sha256, self.dicom, (*pieces, *self.after))
+
+    def add_frames(self, stack: int, layout: BlockLayout, first_in_stack: int, piece: FrameSlice) -> int:
+        """Note that the frames of a slice lie in a stack, from `first_in_stack` on; return their bytes in the file."""
+        start = file_bytes = 0
+        for part, runs in zip(self.parts, self.runs, strict=True):
+            begin, end = max(piece.first, start), min(piece.first + piece.count, start + part.count)
+            start += part.count
+            if begin >= end:
+                continue
+            place = first_in_stack + begin - piece.first
+            if isinstance(part.packing, ScanCoding):
+                runs.append(scan_run(stack, layout, place, part.packing, part.length))
+            else:
+                runs.append(frame_run(stack, layout, place, end - begin, part.packing))
+            file_bytes += runs[-1].length
+        return file_bytes
 
 
 class _Packer:
@@ -123,7 +147,7 @@ class _Packer:
         self._stack_seconds: list[float] = []
         self._failures: list[str] = []
         self._opening = threading.Lock()
-        self._reopened: tuple[int, NativePixels] | None = None
+        self._reopened: tuple[int, SourcePixels] | None = None
 
     def pack(self, sources: Sequence[Source]) -> PackReport:
         for source in sources:
@@ -151,19 +175,21 @@ class _Packer:
 
     def _keep_literals(self, source: Source, found: Survey) -> None:
         """Write what is not pixels; note the pixels for later."""
-        data, pixels = found.data, found.pixels
+        data, parts = found.data, found.pixels.parts if found.pixels else ()
         if found.failure:
             self._failures.append(f"{source.name}: {found.failure}")
-        if pixels is None:
-            before, after = self._literals.add(data), []
-            self._progress(len(data))
-        else:
-            end = found.pixel_offset + pixels.span.length
-            before, after = self._literals.add(data[: found.pixel_offset]), self._literals.add(data[end:])
+        if found.pixels:
             self._frames.append(source_frames(len(self._drafts), found))
-            self._progress(len(data) - pixels.span.length)
-        kept = (pixels.block.layout, pixels.packing) if pixels else None
-        self._drafts.append(_Draft(source, len(data), found.sha256, found.dicom, before, after, kept, []))
+        done = 0
+        before = []
+        for part in parts:
+            before.append(self._literals.add(data[done : part.offset]))
+            done = part.offset + part.length
+        after = self._literals.add(data[done:])
+        self._progress(len(data) - sum(part.length for part in parts))
+        layout = found.pixels.block.layout if found.pixels else None
+        runs: list[list[FrameRun | ScanRun]] = [[] for _ in parts]
+        self._drafts.append(_Draft(source, len(data), found.sha256, found.dicom, layout, parts, before, runs, after))
 
     def _block(self, stack_plan: StackPlan) -> PixelBlock:
         samples = [self._samples(piece) for piece in stack_plan.slices]
@@ -182,26 +208,21 @@ class _Packer:
     def _keep_frames(self, stack_plan: StackPlan, prepared: PreparedStack) -> None:
         """Code a stack and tell its sources where their frames lie."""
         begin = time.perf_counter()
-        runs = self._runs(stack_plan)
-        progress = self._frame_progress(sum(run.length for run in runs), stack_plan.layout.frames)
+        progress = self._frame_progress(self._place_frames(stack_plan), stack_plan.layout.frames)
         written = write_stack(prepared, self._writer, self._pool, progress)
-        for piece, run in zip(stack_plan.slices, runs, strict=True):
-            self._drafts[piece.source].frames.append(run)
         first = self._drafts[stack_plan.slices[0].source].source.name
         self._failures.extend(f"The frames of {first} and its like: {failure}" for failure in written.failures)
         self._stacks.append(written.stack)
         self._stack_seconds.append(prepared.seconds + time.perf_counter() - begin)
 
-    def _runs(self, stack_plan: StackPlan) -> list[FrameRun]:
-        """Return where the slices lie in the stack that is about to be written."""
-        runs = []
-        first = 0
+    def _place_frames(self, stack_plan: StackPlan) -> int:
+        """Tell the sources of the next stack where their frames lie; return the bytes of the files that these are."""
+        first = file_bytes = 0
         for piece in stack_plan.slices:
-            pixels = self._drafts[piece.source].pixels
-            assert pixels is not None
-            runs.append(frame_run(len(self._stacks), stack_plan.layout, first, piece.count, pixels[1]))
+            draft = self._drafts[piece.source]
+            file_bytes += draft.add_frames(len(self._stacks), stack_plan.layout, first, piece)
             first += piece.count
-        return runs
+        return file_bytes
 
     def _frame_progress(self, file_bytes: int, frames: int) -> Callable[[int], None]:
         """Return what turns frames done, of a stack that stands for so many bytes of the files, into progress."""
@@ -221,13 +242,13 @@ class _Packer:
             self._reopened = piece.source, self._reopen(self._drafts[piece.source])
         return self._reopened[1].block.frames(piece.first, piece.count).samples
 
-    def _reopen(self, draft: _Draft) -> NativePixels:
+    def _reopen(self, draft: _Draft) -> SourcePixels:
         assert draft.dicom is not None
         try:
             pixels = reopen_pixels(draft.source.path, draft.dicom)
         except UnreadableDataSet:
             pixels = None
-        if pixels is None or (pixels.block.layout, pixels.packing) != draft.pixels:
+        if pixels is None or (pixels.block.layout, pixels.parts) != (draft.layout, draft.parts):
             raise CannotPack(f"{draft.source.path} was changed while it was packed.")
         return pixels
 

@@ -14,6 +14,7 @@ import structlog
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import SampleArray
 from thinfilm_codecs.errors import CodecError
+from thinfilm_codecs.jpeg_lossless import scan_bytes
 from thinfilm_gateway.archive.container.cache import Decoded, FrameCache
 from thinfilm_gateway.archive.container.decoding import ahead_bytes
 from thinfilm_gateway.archive.container.format import (
@@ -33,6 +34,7 @@ from thinfilm_gateway.archive.container.format import (
     FrameRun,
     LiteralRun,
     Manifest,
+    ScanRun,
     Section,
     Stack,
     open_section,
@@ -248,8 +250,21 @@ class Container:
             if isinstance(piece, LiteralRun):
                 raw = self._literals(piece.group)
                 yield raw[piece.offset + skip : piece.offset + piece.length].tobytes()
+            elif isinstance(piece, ScanRun):
+                yield from _without_first(iter([self._scan(piece)]), skip)
             else:
                 yield from _without_first(self._run(piece), skip)
+
+    def _scan(self, run: ScanRun) -> bytes:
+        """Give the bytes of the scan of a frame."""
+        (samples,) = self._run_samples(run)
+        try:
+            scan = scan_bytes(samples[0], run.coding)
+        except ValueError as error:
+            raise DamagedContainer(f"A scan cannot be made again: {error}") from None
+        if len(scan) != run.length:
+            raise DamagedContainer("A scan that was made again does not have the length that the manifest tells.")
+        return scan
 
     def _run(self, run: FrameRun) -> Iterator[bytes]:
         """Give the bytes of a run of frames, group after group."""
@@ -259,7 +274,7 @@ class Container:
         for samples in parts:
             yield pixel_bytes(samples, run.packing)
 
-    def _run_samples(self, run: FrameRun) -> Iterator[SampleArray]:
+    def _run_samples(self, run: FrameRun | ScanRun) -> Iterator[SampleArray]:
         """Give the samples of a run, group after group, while the next groups are being decoded on all cores."""
         stack, groups = self._manifest.stacks[run.stack], self._groups(run)
         group_bytes = stack.layout.with_frames(stack.groups[groups[0]].frames).nbytes
@@ -278,7 +293,7 @@ class Container:
         finally:  # nobody reads the container when it has been closed
             wait(begun)
 
-    def _groups(self, run: FrameRun) -> range:
+    def _groups(self, run: FrameRun | ScanRun) -> range:
         """Return the numbers of the groups in which a run lies."""
         starts = self._manifest.stacks[run.stack].group_starts
         last = run.first + run.count - 1

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from thinfilm_gateway.archive.container.format import Entry, LiteralRun, Manifest, Stack
+from thinfilm_gateway.archive.container.format import Entry, FrameRun, LiteralRun, Manifest, ScanRun, Stack
 
 LITERAL_CODEC = "zstd"
 
@@ -23,8 +23,8 @@ class PackedSeries:
 
     codec: the codecs that coded its frames, joined by commas, the one with most samples first; zstd without frames.
     preset: how hard those tried that have presets.
-    pixels: number of samples. native_pixel_bytes: their bytes in the files. coded_pixel_bytes: bytes of their streams
-    and of the parameters that these share. bits_per_pixel: coded bits a sample, None without frames.
+    pixels: number of samples. native_pixel_bytes: what they take uncompressed. coded_pixel_bytes: bytes of their
+    streams and of the parameters that these share. bits_per_pixel: coded bits a sample, None without frames.
     encode_seconds: time spent choosing, coding and proving.
     """
 
@@ -105,11 +105,16 @@ def _row(
         codec=",".join(_codecs(stacks)) or LITERAL_CODEC,
         preset=preset,
         pixels=pixels,
-        native_pixel_bytes=sum(run.length for run in runs),
+        native_pixel_bytes=sum(_native_bytes(run, manifest.stacks[run.stack]) for run in runs),
         coded_pixel_bytes=coded,
         bits_per_pixel=8 * coded / pixels if pixels else None,
         encode_seconds=sum((stack_seconds[number] for number in numbers), 0.0),
     )
+
+
+def _native_bytes(run: FrameRun | ScanRun, stack: Stack) -> int:
+    """Return what the samples of a run take without any compression."""
+    return run.length if isinstance(run, FrameRun) else stack.layout.with_frames(run.count).nbytes
 
 
 def frame_codecs(stacks: Iterable[Stack]) -> tuple[str, ...]:

@@ -8,13 +8,34 @@ from pathlib import Path
 
 from pydicom import Dataset
 
+from thinfilm_codecs.blocks import PixelBlock
+from thinfilm_codecs.jpeg_lossless import ScanCoding
 from thinfilm_gateway.archive import part10, values
 from thinfilm_gateway.archive.container.format import STACK_LIMIT, DicomHeader
 from thinfilm_gateway.archive.dataset import DataSetOutline, UnreadableDataSet, outline
-from thinfilm_gateway.archive.pixels import NativePixels, native_pixels
+from thinfilm_gateway.archive.pixels import Packing, native_pixels
+from thinfilm_gateway.archive.scans import scanned_pixels
 
 _MOST_CHARACTERS = 1024
 _BARE = part10.Part10(0, "", "", "", "")  # a data set without preamble and file meta information
+
+
+@dataclass(frozen=True)
+class FrameBytes:
+    """Consecutive frames as they lie in a file: bytes `offset` to `offset + length` hold `count` of them."""
+
+    offset: int
+    length: int
+    count: int
+    packing: Packing | ScanCoding
+
+
+@dataclass(frozen=True, eq=False)
+class SourcePixels:
+    """All frames of a file, and where they lie, in order."""
+
+    block: PixelBlock
+    parts: tuple[FrameBytes, ...]
 
 
 @dataclass(frozen=True)
@@ -24,16 +45,14 @@ class Survey:
     data: the bytes of the file, a memory map.
     attributes: those of the data set, None where it cannot be parsed.
     pixels: None where the file is kept as literal bytes alone; its samples may be views of `data`.
-    pixel_offset: where the span of `pixels` begins in `data`.
-    failure: a sentence, where native pixels are kept as literal bytes because reading them failed.
+    failure: a sentence, where pixels are kept as literal bytes because reading them failed.
     """
 
     data: memoryview
     sha256: str
     dicom: DicomHeader | None = None
     attributes: Dataset | None = None
-    pixels: NativePixels | None = None
-    pixel_offset: int = 0
+    pixels: SourcePixels | None = None
     failure: str = ""
 
 
@@ -53,12 +72,24 @@ def survey(path: Path) -> Survey:
     if found is None:
         return Survey(data, sha256, dicom)
     try:
-        pixels = native_pixels(found, dataset)
+        pixels = _pixels(found, dataset, header.dataset_offset)
     except Exception as error:  # whatever is odd about the pixels, the bytes are kept
         return Survey(data, sha256, dicom, found.attributes, failure=f"Its pixels cannot be read: {error}")
     if pixels is None or pixels.block.layout.with_frames(1).nbytes > STACK_LIMIT:
         return Survey(data, sha256, dicom, found.attributes)
-    return Survey(data, sha256, dicom, found.attributes, pixels, header.dataset_offset + pixels.span.offset)
+    return Survey(data, sha256, dicom, found.attributes, pixels)
+
+
+def _pixels(found: DataSetOutline, dataset: memoryview, dataset_offset: int) -> SourcePixels | None:
+    """Return the frames of a data set, native or of lossless JPEG, and their places in the file."""
+    if native := native_pixels(found, dataset):
+        span = native.span
+        part = FrameBytes(dataset_offset + span.offset, span.length, native.block.layout.frames, native.packing)
+        return SourcePixels(native.block, (part,))
+    if scanned := scanned_pixels(found, dataset):
+        parts = (FrameBytes(dataset_offset + span.offset, span.length, 1, coding) for span, coding in scanned.scans)
+        return SourcePixels(scanned.block, tuple(parts))
+    return None
 
 
 def _is_object(found: DataSetOutline) -> bool:
@@ -83,10 +114,10 @@ def _dicom_header(header: part10.Part10, dataset_sha256: str, found: DataSetOutl
     )
 
 
-def reopen_pixels(path: Path, dicom: DicomHeader) -> NativePixels | None:
-    """Return the native pixels of a file that was surveyed before. Raises OSError, UnreadableDataSet."""
+def reopen_pixels(path: Path, dicom: DicomHeader) -> SourcePixels | None:
+    """Return the pixels of a file that was surveyed before. Raises OSError, UnreadableDataSet."""
     dataset = map_file(path)[dicom.dataset_offset :]
-    return native_pixels(outline(dataset, dicom.transfer_syntax_uid), dataset)
+    return _pixels(outline(dataset, dicom.transfer_syntax_uid), dataset, dicom.dataset_offset)
 
 
 def map_file(path: Path) -> memoryview:
