@@ -1,5 +1,6 @@
 """Fixtures of more than one room: the index on both databases."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ from sqlalchemy import text
 from support.servers import PostgresServer, postgres
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.models import Base
+
+# Tests run side by side: torch's threads must sleep, not spin, while they wait for one another.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session")
