@@ -1,6 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from support.containers import open_bytes, pack_files
+from support.datasets import MR_IMAGE, finish, instance, with_pixels
 from thinfilm_codecs.blocks import BlockLayout, FrameAxis
 from thinfilm_gateway.archive.container.format import STACK_LIMIT
 from thinfilm_gateway.archive.container.order import FrameSlice, SourceFrames, plan
@@ -65,11 +69,47 @@ def test_frames_of_other_layout_or_bits_have_a_stack_of_their_own() -> None:
     assert [[piece.source for piece in stack.slices] for stack in stacks] == [[0, 2], [1]]
 
 
-def test_a_multi_frame_object_is_a_stack_of_its_own_with_what_it_tells() -> None:
+def test_a_loop_is_a_stack_of_its_own_with_what_it_tells() -> None:
     cine = SourceFrames(1, "1.2", BlockLayout(30, 64, 64, 1, "uint8"), 8, FrameAxis.TIME, None)
     (first, second) = plan([single(0), cine])
     assert second.slices == (FrameSlice(1, 0, 30),)
     assert (first.layout.frames, second.layout.frames, second.frame_axis) == (1, 30, FrameAxis.TIME)
+
+
+def volume(source: int, **known: object) -> SourceFrames:
+    fields = {"layout": BlockLayout(20, 64, 64, 1, "uint16"), "bits_stored": 12, "frame_axis": FrameAxis.NONE} | known
+    return SourceFrames(source, "1.2", spacing=None, **fields)  # type: ignore[arg-type]
+
+
+def test_volumes_of_one_series_follow_each_other_by_instance_number() -> None:
+    (stack,) = plan([volume(n, instance_number=9 - n) for n in range(3)])
+    assert stack.slices == (FrameSlice(2, 0, 20), FrameSlice(1, 0, 20), FrameSlice(0, 0, 20))
+    assert stack.layout.frames == 60
+
+
+def test_loops_masks_and_volumes_of_other_lengths_are_stacks_of_their_own() -> None:
+    longer = BlockLayout(21, 64, 64, 1, "uint16")
+    frames = [
+        *(volume(n, frame_axis=FrameAxis.TIME) for n in range(2)),
+        *(volume(n, bits_stored=1) for n in range(2, 4)),
+        volume(4),
+        volume(5, layout=longer),
+    ]
+    assert [[piece.source for piece in stack.slices] for stack in plan(frames)] == [[n] for n in range(6)]
+
+
+def test_volumes_that_share_a_stack_come_back_byte_for_byte(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    files = []
+    for number in range(3):
+        samples = rng.integers(0, 900, (5, 12, 14)).astype(np.uint16)
+        image = finish(with_pixels(instance(MR_IMAGE, "MR", "volumes", 3 - number), samples))
+        files.append(image.write(tmp_path / f"{number}.dcm"))
+    pack_files(files, tmp_path / "volumes.tfa")
+    container = open_bytes((tmp_path / "volumes.tfa").read_bytes())
+    assert [stack.layout.frames for stack in container.manifest.stacks] == [15]
+    for number, file in enumerate(files):
+        assert b"".join(container.stream(number)) == file.read_bytes()
 
 
 def test_files_of_no_series_are_never_stacked() -> None:

@@ -54,14 +54,20 @@ class StackPlan:
 def plan(sources: Sequence[SourceFrames]) -> list[StackPlan]:
     """Put all frames into stacks.
 
-    A multi-frame source is a stack of its own. Single frames of one series and layout are stacked by their place in the
-    patient where all of them tell it, else by Instance Number, else as given.
+    Single frames of one series and layout are stacked by their place in the patient where all of them tell it, else by
+    Instance Number, else as given. Multi-frame sources of one series with as many frames each are the volumes of a 4-D
+    acquisition: they follow one another by Instance Number. Other multi-frame sources are stacks of their own.
     """
-    single: dict[tuple[object, ...], list[SourceFrames]] = defaultdict(list)
+    alike: dict[tuple[object, ...], list[SourceFrames]] = defaultdict(list)
     for frames in sources:
-        alone = frames.layout.frames > 1 or not frames.series
-        single[frames.series, frames.layout, frames.bits_stored, frames.source if alone else None].append(frames)
-    return [stack for frames in single.values() for stack in _stacks(frames)]
+        alone = not frames.series or _is_loop_or_mask(frames)
+        alike[frames.series, frames.layout, frames.bits_stored, frames.source if alone else None].append(frames)
+    return [stack for frames in alike.values() for stack in _stacks(frames)]
+
+
+def _is_loop_or_mask(frames: SourceFrames) -> bool:
+    """Tell whether a multi-frame source is a cine loop, or of single bits, whose frames may end within a byte."""
+    return frames.layout.frames > 1 and (frames.frame_axis is FrameAxis.TIME or frames.bits_stored == 1)
 
 
 def _stacks(sources: list[SourceFrames]) -> Iterator[StackPlan]:
@@ -97,7 +103,9 @@ def _as_given(sources: list[SourceFrames]) -> _Ordered:
 
 
 def _ordered(sources: list[SourceFrames]) -> _Ordered:
-    """Order single frames; those at the same place follow each other by Instance Number."""
+    """Order single frames, those at the same place by Instance Number; or volumes, by Instance Number."""
+    if sources[0].layout.frames > 1:
+        return sorted(sources, key=_number), sources[0].frame_axis, sources[0].spacing
     depths = [_depth(frames) for frames in sources]
     known = [depth for depth in depths if depth is not None]
     if len(known) == len(sources):
