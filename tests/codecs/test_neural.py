@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support import codec_goldens
-from thinfilm_codecs.blocks import PixelBlock
+from thinfilm_codecs.blocks import BlockLayout, PixelBlock
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
 from thinfilm_codecs.lossless.neural import Neural, Preset, compiled, fitting, parameters, reference, shape
 from thinfilm_codecs.lossless.neural.model import Linear, Model, Network, shipped
@@ -96,6 +96,60 @@ def test_samples_of_every_type_come_back(dtype: str, kind: str) -> None:
     decoded = FAST.decode(FAST.encode(block, fitted), block.layout, fitted)
     assert decoded.dtype == block.samples.dtype
     assert np.array_equal(decoded, block.samples)
+
+
+LAYOUTS = {
+    "a single pixel": (1, 1, 1),
+    "a row": (1, 1, 300),
+    "a column": (1, 200, 1),
+    "a long row": (1, 1, 9000),
+    "a long column": (2, 9000, 1),
+    "narrow frames": (40, 3, 200),
+    "many small frames": (600, 5, 6),
+    "one large frame": (1, 420, 400),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("bits", [1, 8, 12, 16])
+def test_every_layout_is_kept_exactly_or_declined(name: str, bits: int) -> None:
+    random = np.random.default_rng(bits)
+    size = LAYOUTS[name]
+    ramp = np.linspace(0, 2**bits - 1, int(np.prod(size))).reshape(size)
+    samples = (ramp + random.normal(0, 2**bits / 50, size)).clip(0, 2**bits - 1).astype(np.uint16)
+    samples |= np.uint16(1 << 15) * (random.random(size) < 0.001).astype(np.uint16)  # bits above the stored ones
+    block = PixelBlock(samples, bits)
+    if not FAST.supports(block.layout):
+        assert name in ("a long row", "a long column")
+        with pytest.raises(CorruptStream):
+            FAST.decode(seal(bytes(32)), block.layout, b"")
+        return
+    fitted, step = FAST.prepare(block), FAST.frames_per_group(block.layout)
+    for first in range(0, size[0], step):
+        group = block.frames(first, step)
+        assert np.array_equal(FAST.decode(FAST.encode(group, fitted), group.layout, fitted), group.samples)
+
+
+def test_a_constant_stack_is_fitted_by_every_preset() -> None:
+    block = PixelBlock(np.full((3, 20, 30), 17, np.int16), 16)
+    for preset in Preset:
+        codec = Neural(preset)
+        fitted = codec.prepare(block)
+        stream = codec.encode(block, fitted)
+        assert len(fitted) + len(stream) < 200
+        assert np.array_equal(codec.decode(stream, block.layout, fitted), block.samples)
+
+
+@pytest.mark.parametrize(
+    "size", [(140, 512, 512), (60, 1024, 1024), (1, 5000, 5000), (20_000, 64, 64), (9, 3000, 2500)]
+)
+def test_a_group_is_read_quickly_and_a_frame_with_its_references(size: tuple[int, int, int]) -> None:
+    layout = BlockLayout(*size, 1, "uint16")
+    step = FAST.frames_per_group(layout)
+    pixels = step * size[1] * size[2]
+    assert step == 1 or pixels <= 1 << 23
+    assert step >= min(size[0], 4) or 5 * size[1] * size[2] > 1 << 23
+    assert size[1] > 512 or pixels <= 5 << 19
 
 
 def test_colour_comes_back() -> None:

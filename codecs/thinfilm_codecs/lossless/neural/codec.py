@@ -19,10 +19,10 @@ from thinfilm_codecs.lossless.neural.preparation import as_frames, prepared
 from thinfilm_codecs.lossless.neural.presets import Preset
 from thinfilm_codecs.lossless.sealed import seal, unseal
 
-_GROUP_PIXELS = 3 << 20
-"""A group decodes in about 0.6 s on one core: the price of its first frame."""
+_GROUP_PIXELS = 5 << 19
+"""A group decodes in about half a second on one core: the price of any of its frames. Twice as many gain 0.1 %."""
 
-_FEWEST_FRAMES = 6
+_FEWEST_FRAMES = 4
 _LARGEST_GROUP_PIXELS = 1 << 23
 """Large frames come in groups of so many, since the first frame of a group has no reference, until memory forbids."""
 
@@ -51,7 +51,7 @@ class Neural(Codec):
         return Geometry(1, layout.rows, layout.columns, 0, 0, 0).plane <= 2 * samples + 4096
 
     def frames_per_group(self, layout: BlockLayout) -> int:
-        """Return the length of even groups: 12 frames of 512 x 512, more of smaller ones, fewer of larger ones."""
+        """Return the length of even groups: 10 frames of 512 x 512, more of smaller ones, fewer of larger ones."""
         pixels = layout.rows * layout.columns * layout.components
         most = max(_GROUP_PIXELS // pixels, min(_FEWEST_FRAMES, _LARGEST_GROUP_PIXELS // pixels), 1)
         groups = -(-layout.frames // min(most, _MOST_FRAMES))

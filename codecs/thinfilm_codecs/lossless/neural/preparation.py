@@ -34,8 +34,8 @@ class _Effort:
 
 _EFFORTS = {
     Preset.FAST: None,
-    Preset.DEFAULT: _Effort(1.3, 8_000_000, 2.5e-3, 2.0),
-    Preset.MAX: _Effort(10.0, 100_000_000, 3e-3, 2.0),
+    Preset.DEFAULT: _Effort(1.3, 8_000_000, 2.5e-3, 4.0),
+    Preset.MAX: _Effort(10.0, 100_000_000, 3e-3, 4.0),
 }
 
 
