@@ -149,12 +149,16 @@ def test_a_series_that_comes_back_to_a_place_is_told_from_one_that_does_not(tmp_
     places = [{"PlanePositionSequence": [{"ImagePositionPatient": f"0\\0\\{2 * (i % 3)}"}]} for i in range(6)]
     attributes = {**instance(MR_IMAGE, "MR", "enhanced"), "PerFrameFunctionalGroupsSequence": places}
     finish(with_pixels(attributes, samples)).write(tmp_path / "data" / "enhanced" / "1.dcm")
+    for number, samples in enumerate(volumes(2)):
+        attributes = {**instance(MR_IMAGE, "MR", "mosaic", number + 1), "ImageType": "ORIGINAL\\PRIMARY\\M\\MOSAIC"}
+        finish(with_pixels(attributes, samples.reshape(-1, 40))).write(tmp_path / "data" / "mosaic" / f"{number}.dcm")
     for number, image in enumerate(mr_series(4, 16)):
         image.write(tmp_path / "data" / "volume" / f"{number}.dcm")
     found = found_below(tmp_path / "data")
     assert {name: series.repeats_places for name, series in found.items()} == {
         "diffusion": True,
         "enhanced": True,
+        "mosaic": True,
         "volume": False,
     }
 

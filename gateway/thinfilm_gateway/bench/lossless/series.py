@@ -21,6 +21,8 @@ from thinfilm_gateway.commands.compress import sources
 
 Place = tuple[float, ...]
 
+_MOSAICS = frozenset(("MOSAIC", "VFRAME"))  # values of Image Type, of Siemens and of United Imaging
+
 
 class NothingToMeasure(Exception):
     """No image could be read; the message is one sentence."""
@@ -92,12 +94,16 @@ class Skipped:
 
 @dataclass(frozen=True)
 class _Image:
-    """A file whose pixels can be read; frames.source is its number. first: the first frame that is taken."""
+    """A file whose pixels can be read; frames.source is its number.
+
+    mosaic: each frame is a whole volume, its slices side by side. first: the first frame that is taken.
+    """
 
     name: PurePosixPath
     path: Path
     dicom: DicomHeader
     frames: SourceFrames
+    mosaic: bool
     first: int = 0
 
 
@@ -151,7 +157,9 @@ def _image(number: int, name: PurePosixPath, path: Path, scratch: Path) -> _Imag
         found = survey(path)
     if found.pixels is None or found.dicom is None:
         raise _NoImageError(found.failure or "It has no pixels.")
-    return _Image(name, path, found.dicom, source_frames(number, found))
+    assert found.attributes is not None
+    image_type = values.text(found.attributes, "ImageType").split("\\")
+    return _Image(name, path, found.dicom, source_frames(number, found), not _MOSAICS.isdisjoint(image_type))
 
 
 def _write_decoded(found: Survey, dicom: DicomHeader, path: Path) -> None:
@@ -214,6 +222,8 @@ def _stack(stack: StackPlan, images: dict[int, _Image]) -> FileStack:
 def _places(image: _Image) -> list[Place]:
     """Return where the frames of a file lie, rounded to 0.01 mm, as far as it is told."""
     frames = image.frames
+    if image.mosaic:
+        return [()] * frames.layout.frames
     if frames.layout.frames == 1:
         return [_rounded(frames.position)] if frames.position else []
     with warnings.catch_warnings():
