@@ -41,6 +41,8 @@ lint: $(DEVELOPMENT)
 bench: $(DEVELOPMENT)
 	$(VENV)/bin/thinfilm bench ingest
 	$(VENV)/bin/thinfilm bench retrieve
+	$(VENV)/bin/thinfilm bench scaling
+	$(VENV)/bin/thinfilm bench memory
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
