@@ -16,10 +16,11 @@ from thinfilm_codecs.lossless.neural.values import ValueMap, maps_for
 
 UInt16 = npt.NDArray[np.uint16]
 
-_JUDGED_PIXELS = 1 << 20
-_JUDGED_SHARE = 8
+_JUDGED_PIXELS = 1 << 17, 1 << 19
+_JUDGED_SHARE = 16
 _FIT_PIXELS = 1 << 24
 _CHOICE_SAMPLES = 40_000
+_LINEAR_SAMPLES = 300_000
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def prepared(stack: PixelBlock, step: int, preset: Preset) -> Parameters:
     model, effort, samples = shipped(preset), _EFFORTS[preset], stack.layout.samples
     plain = _referred(stack, step, model)
     sampler = _sampler(_groups_of(stack, plain.values, step, _FIT_PIXELS), plain)
-    fitted = fitting.fit_linear(sampler, model.linear, max(_CHOICE_SAMPLES, sampler.pixels // 2))
+    most = _LINEAR_SAMPLES if effort is None else max(_LINEAR_SAMPLES, sampler.pixels // 4)
+    fitted = fitting.fit_linear(sampler, model.linear, most)
     stages = [quantised_linear(fitted, model, each) for each in COEFFICIENT_STEPS]
     choices = [plain] + [
         replace(plain, linear=linear, coefficient_step=each)
@@ -112,7 +114,7 @@ def _groups_of(stack: PixelBlock, values: ValueMap, step: int, pixels: int) -> l
 def _bands_of(stack: PixelBlock, values: ValueMap, step: int) -> list[UInt16]:
     """Return the middle rows of some groups: a share of the stack, on which choices are measured."""
     layout = stack.layout
-    pixels = min(_JUDGED_PIXELS, max(layout.samples // _JUDGED_SHARE, _JUDGED_PIXELS // 8))
+    pixels = int(np.clip(layout.samples // _JUDGED_SHARE, *_JUDGED_PIXELS))
     firsts = _spread(stack, step, pixels)
     row = min(step, layout.frames) * layout.columns * layout.components
     rows = min(layout.rows, max(16, pixels // (row * len(firsts))))
