@@ -12,7 +12,10 @@ from thinfilm_gateway.client.network import echo
 
 @contextlib.contextmanager
 def running_gateway(tmp_path: Path, **settings: Any) -> Iterator[RunningGateway]:
-    """Run `thinfilm serve` until the block ends; entered once it answers a C-ECHO. The log is tmp_path/serve.log."""
-    with own_gateway.running_gateway(tmp_path, **settings) as gateway:
+    """Run `thinfilm serve` until the block ends; entered once it answers a C-ECHO. The log is tmp_path/serve.log.
+
+    It compresses by JPEG-LS, the quickest, unless told otherwise.
+    """
+    with own_gateway.running_gateway(tmp_path, **({"lossless_codecs": ("jpegls",)} | settings)) as gateway:
         assert echo(gateway.node), gateway.log.read_text(encoding="utf-8")
         yield gateway

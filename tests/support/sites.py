@@ -74,7 +74,13 @@ def full_site() -> Iterator[Site]:
 
 def _settings(destinations: Mapping[str, int]) -> dict[str, object]:
     peers = tuple(Peer(ae_title=name, host="127.0.0.1", port=port) for name, port in destinations.items())
-    return {"series_quiet_seconds": 0.5, "cache_bytes": 0, "decoded_cache_bytes": 0, "peers": peers}
+    return {
+        "series_quiet_seconds": 0.5,
+        "cache_bytes": 0,
+        "decoded_cache_bytes": 0,
+        "lossless_codecs": Settings().lossless_codecs,
+        "peers": peers,
+    }
 
 
 @contextlib.contextmanager

@@ -15,8 +15,11 @@ from support.receiver import wait_until
 from support.servers import free_port, redis
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.dispatch import Broker, BrokerAway, Dispatcher, send_due
+from thinfilm_gateway.index.jobs import COMPRESS_CPU, COMPRESS_GPU, MAINTENANCE
 from thinfilm_gateway.index.models import Job
+from thinfilm_gateway.policy.lossless import Treatment
 from thinfilm_workers.app import create_app
+from thinfilm_workers.context import Context
 from thinfilm_workers.jobs.sweep import sweep
 
 
@@ -36,10 +39,10 @@ def house(build_house: Callable[..., House], broker_url: str) -> Iterator[House]
 
 
 @contextmanager
-def _celery_worker(house: House) -> Iterator[subprocess.Popen[bytes]]:
+def _celery_worker(house: House, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a worker as the operations guide has it."""
     command = [sys.executable, "-m", "celery", "--app", "thinfilm_workers.app", "worker"]
-    command += ["--queues", "compress.cpu,maintenance", "--concurrency", "1"]
+    command += options or ("--queues", "compress.cpu,maintenance", "--concurrency", "1")
     environment = {**os.environ, **house.context.settings.to_environment()}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
@@ -81,7 +84,7 @@ def test_celery_workers_do_the_jobs_and_a_wiped_broker_loses_none(house: House, 
         assert send_due(database, broker) == 1
         _await_archived(house)
 
-        dispatcher = Dispatcher(database, broker_url)
+        dispatcher = Dispatcher(database, Broker(broker_url))
         dispatcher.start()
         house.receive(dispatched)
         _await_archived(house)
@@ -106,6 +109,47 @@ def test_a_job_is_sent_once_until_it_may_have_been_lost(house: House, broker_url
     broker.close()
 
 
+def test_with_gpu_workers_compression_goes_to_their_queue_and_maintenance_does_not(
+    house: House, broker_url: str
+) -> None:
+    broker = Broker(broker_url, gpu_workers=True)
+    house.receive(ct_series(2))
+    assert send_due(house.context.database, broker) == 1
+    broker.send(7, MAINTENANCE)
+    broker.close()
+    with Redis.from_url(broker_url) as client:
+        assert [client.llen(queue) for queue in (COMPRESS_CPU, COMPRESS_GPU, MAINTENANCE)] == [0, 1, 1]
+
+
+def test_a_worker_tries_as_hard_as_the_settings_say_and_one_with_a_gpu_as_hard_as_it_can(
+    build_house: Callable[..., House],
+) -> None:
+    settings = build_house(lossless_codecs=("neural", "jpegls"), lossless_preset="fast").context.settings
+    on_cpu, on_gpu = Context.open(settings).treatment, Context.open(settings, on_gpu=True).treatment
+    assert on_cpu == Treatment(("neural", "jpegls"), "fast", "cpu")
+    assert on_gpu == Treatment(("neural", "jpegls"), "max", "cuda")
+
+
+def test_what_comes_through_the_queue_of_the_gpu_workers_is_for_the_gpu(
+    build_house: Callable[..., House], broker_url: str
+) -> None:
+    """On a machine without a GPU the job says so; nothing is coded otherwise behind the back of who set it up."""
+    house = build_house(broker_url=broker_url, max_attempts=1, lossless_codecs=("neural",), log_level="error")
+    _flush(broker_url)
+    series = ct_series(1)
+    house.receive(series)
+    broker = Broker(broker_url, gpu_workers=True)
+    send_due(house.context.database, broker)
+    broker.close()
+    with _celery_worker(house, "--queues", "compress.gpu", "--pool", "solo"):
+        wait_until(lambda: house.jobs()[0].state in ("done", "failed"), "the job has ended")
+    (job,) = house.jobs()
+    if job.state == "failed":
+        assert "'cuda'" in str(job.error)
+        assert house.states() == ["as_received"]
+    house.assert_retrievable(series)
+
+
 def test_a_job_that_is_not_due_is_not_sent(house: House, broker_url: str) -> None:
     broker = Broker(broker_url)
     house.receive(ct_series(1), quiet=dt.timedelta(hours=1))
@@ -121,7 +165,7 @@ def test_without_a_broker_jobs_wait_in_the_table_and_the_dispatcher_waits_for_it
         send_due(house.context.database, broker)
     broker.close()
     assert house.jobs()[0].sent_at is None
-    dispatcher = Dispatcher(house.context.database, away)
+    dispatcher = Dispatcher(house.context.database, Broker(away))
     dispatcher.start()
     dispatcher.join(0.2)
     assert dispatcher.is_alive()
