@@ -100,6 +100,7 @@ def test_all_codecs_are_measured_on_all_series_and_what_is_no_image_is_counted(t
     assert {skipped["name"] for skipped in document["skipped"]} == {"report.dcm", "readme.txt"}
     sizes = {row["name"]: row["bits_per_pixel"] for row in document["rows"] if row["series"] == "CT"}
     assert sizes["gateway"] <= 1.001 * min(sizes["jpegls"], sizes["zstd"])
+    assert sizes["jpegls"] != sizes["jpegls-words"]
     row = next(row for row in document["rows"] if (row["series"], row["name"]) == ("CT", "jpegls"))
     assert row["bits_per_pixel"] == pytest.approx(8 * row["coded_pixel_bytes"] / (5 * 48 * 48), rel=1e-4)
     assert row["excess_over_noise"] == pytest.approx(row["bits_per_pixel"] - row["noise_entropy"], abs=1e-3)

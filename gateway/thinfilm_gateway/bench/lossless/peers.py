@@ -58,9 +58,9 @@ class JpegLs(_FrameByFrame):
     def _encode_image(self, image: SampleArray, bits: int) -> bytes:
         plane = image if image.ndim == 2 else np.concatenate(list(np.moveaxis(image, 2, 0)))
         rows, columns = plane.shape
-        return bytes(
-            CharLS.encode_buffer(plane.astype(image.dtype.newbyteorder("<")).tobytes(), rows, columns, 1, bits)
-        )
+        depth = 8 * image.dtype.itemsize if self._whole_words else bits
+        little = plane.astype(image.dtype.newbyteorder("<"))
+        return bytes(CharLS.encode_buffer(little.tobytes(), rows, columns, 1, depth))
 
     def _decode_image(self, stream: bytes, shape: tuple[int, ...]) -> SampleArray:
         plane: SampleArray = imagecodecs.jpegls_decode(stream)
