@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from support.part10_files import write_series
+from support.part10_files import smooth_slices, write_image, write_series
 from thinfilm_gateway import cli
 from thinfilm_gateway.config import ENVIRONMENT_PREFIX
 
@@ -141,6 +141,32 @@ def test_an_unknown_codec_is_one_sentence_with_the_known_ones(thinfilm, tmp_path
     assert ended.status == 1
     assert "jpegxl" in ended.errors
     assert not (tmp_path / "series.tfa").exists()
+
+
+def test_a_preset_is_used_and_told_with_the_model_that_it_took(thinfilm, tmp_path):
+    (tmp_path / "series").mkdir()
+    write_image(tmp_path / "series" / "cine.dcm", smooth_slices(6, 96))
+    made = thinfilm("compress", "series", "-o", "x.tfa", "--codec", "neural", "--preset", "fast", "--json")
+    document = json.loads(made.output)
+    assert [(row["codec"], row["preset"]) for row in document["series"]] == [("neural", "fast")]
+    assert len(document["model_hashes"]) == 1
+    assert json.loads(thinfilm("inspect", "x.tfa", "--json").output)["model_hashes"] == document["model_hashes"]
+    assert thinfilm("expand", "x.tfa", "-o", "back").status == 0
+
+
+def test_an_unknown_preset_is_one_sentence_with_the_known_ones(thinfilm, tmp_path):
+    write_series(tmp_path / "series", 1)
+    ended = thinfilm("compress", "series", "-o", "x.tfa", "--preset", "best")
+    assert ended.status == 1
+    assert "fast, default, max" in ended.sentence
+
+
+def test_a_gpu_is_used_or_its_absence_is_one_sentence(thinfilm, tmp_path):
+    write_series(tmp_path / "series", 1)
+    options = ("--codec", "neural", "--preset", "fast", "--device", "cuda")
+    ended = thinfilm("compress", "series", "-o", "x.tfa", *options)
+    assert ended.status == 0 or "'cuda'" in ended.sentence
+    assert (ended.status == 0) == (tmp_path / "x.tfa").exists()
 
 
 def test_expand_of_a_damaged_container_writes_what_is_whole_and_ends_with_status_1(thinfilm, tmp_path):

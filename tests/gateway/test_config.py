@@ -134,6 +134,8 @@ def test_the_documented_defaults_are_the_real_ones():
             if isinstance(default, tuple)
             else f"{default:g}"
             if isinstance(default, float)
+            else str(default).lower()  # true and false as in TOML
+            if isinstance(default, bool)
             else str(default)
         )
         assert text == shown, key

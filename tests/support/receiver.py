@@ -99,11 +99,11 @@ def receiver_process(folder: Path, **overrides: object) -> Iterator[Running]:
         database.dispose()
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a condition. Fails after WAIT_SECONDS."""
-    deadline = time.monotonic() + WAIT_SECONDS
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
+    """Wait for a condition. Fails after `seconds`."""
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"In {WAIT_SECONDS} seconds it did not come about that {what}."
+        assert time.monotonic() < deadline, f"In {seconds:g} seconds it did not come about that {what}."
         time.sleep(0.01)
 
 

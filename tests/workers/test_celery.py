@@ -130,6 +130,7 @@ def test_a_worker_tries_as_hard_as_the_settings_say_and_one_with_a_gpu_as_hard_a
     assert on_gpu == Treatment(("neural", "jpegls"), "max", "cuda")
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_what_comes_through_the_queue_of_the_gpu_workers_is_for_the_gpu(
     build_house: Callable[..., House], broker_url: str
 ) -> None:
@@ -142,7 +143,7 @@ def test_what_comes_through_the_queue_of_the_gpu_workers_is_for_the_gpu(
     send_due(house.context.database, broker)
     broker.close()
     with _celery_worker(house, "--queues", "compress.gpu", "--pool", "solo"):
-        wait_until(lambda: house.jobs()[0].state in ("done", "failed"), "the job has ended")
+        wait_until(lambda: house.jobs()[0].state in ("done", "failed"), "the job has ended", 120)  # torch is loaded
     (job,) = house.jobs()
     if job.state == "failed":
         assert "'cuda'" in str(job.error)
