@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 
 from support import codec_goldens
+from support.containers import open_bytes, pack_files
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
@@ -183,6 +184,14 @@ def test_the_shipped_network_beats_jpeg_ls_on_a_ct() -> None:
     ours = len(CODEC.encode(block, CODEC.prepare(block)))
     jpegls = registry.get("jpegls")
     assert ours < len(jpegls.encode(block, jpegls.prepare(block)))
+
+
+def test_a_file_in_a_container_comes_back_and_the_container_names_the_model(tmp_path: Path) -> None:
+    path = Path(str(get_testdata_file("MR_small.dcm", download=False)))
+    pack_files([path], tmp_path / "x.tfa", ["nagoor"])
+    container = open_bytes((tmp_path / "x.tfa").read_bytes())
+    assert b"".join(container.stream(0)) == path.read_bytes()
+    assert container.model_hashes() == (CURRENT,)
 
 
 def test_flat_places_cost_next_to_nothing() -> None:

@@ -71,9 +71,9 @@ class Nagoor(Codec):
         self._model, self._device = bytes.fromhex(model), device
 
     def tuned(self, preset: str, device: str) -> "Nagoor":
-        """Return the codec for a device; it has no presets."""
+        """Return the codec on a device; it has no presets."""
         del preset
-        return Nagoor(self._model.hex(), device)
+        return self if device == self._device else Nagoor(self._model.hex(), device)
 
     def supports(self, layout: BlockLayout) -> bool:
         """Tell whether the layout is what the paper codes: one component of at most 16 bits, no thin strip."""
