@@ -16,8 +16,10 @@ from thinfilm_codecs.lossless.neural.values import ValueMap, maps_for
 
 UInt16 = npt.NDArray[np.uint16]
 
-_JUDGED_PIXELS = 1 << 17, 1 << 19
+_JUDGED_PIXELS = 1 << 18, 1 << 19
 _JUDGED_SHARE = 16
+_BANDS = 3
+_FEWEST_ROWS = 16
 _FIT_PIXELS = 1 << 24
 _CHOICE_SAMPLES = 40_000
 _LINEAR_SAMPLES = 300_000
@@ -36,7 +38,7 @@ class _Effort:
 _EFFORTS = {
     Preset.FAST: None,
     Preset.DEFAULT: _Effort(1.3, 8_000_000, 2.5e-3, 4.0),
-    Preset.MAX: _Effort(10.0, 100_000_000, 3e-3, 4.0),
+    Preset.MAX: _Effort(14.0, 200_000_000, 2.5e-3, 4.0),
 }
 
 
@@ -112,14 +114,21 @@ def _groups_of(stack: PixelBlock, values: ValueMap, step: int, pixels: int) -> l
 
 
 def _bands_of(stack: PixelBlock, values: ValueMap, step: int) -> list[UInt16]:
-    """Return the middle rows of some groups: a share of the stack, on which choices are measured."""
+    """Return bands of rows of some groups, evenly spread: a share of the stack, on which choices are measured."""
     layout = stack.layout
     pixels = int(np.clip(layout.samples // _JUDGED_SHARE, *_JUDGED_PIXELS))
     firsts = _spread(stack, step, pixels)
     row = min(step, layout.frames) * layout.columns * layout.components
-    rows = min(layout.rows, max(16, pixels // (row * len(firsts))))
-    top = (layout.rows - rows) // 2
-    return [values.values(as_frames(stack.frames(first, step).samples[:, top : top + rows])) for first in firsts]
+    rows = max(_FEWEST_ROWS, pixels // (row * len(firsts) * _BANDS))
+    if rows * _BANDS > layout.rows:
+        rows, tops = layout.rows, [0]
+    else:
+        tops = [(2 * band + 1) * layout.rows // (2 * _BANDS) - rows // 2 for band in range(_BANDS)]
+    return [
+        values.values(as_frames(stack.frames(first, step).samples[:, top : top + rows]))
+        for first in firsts
+        for top in tops
+    ]
 
 
 def _spread(stack: PixelBlock, step: int, pixels: int) -> list[int]:
