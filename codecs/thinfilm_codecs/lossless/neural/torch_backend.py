@@ -28,6 +28,7 @@ BATCH = 1 << 15
 
 _MEAN = 2  # its place in what is prepared of a pixel
 _POWERS = 2 ** np.arange(31)
+# Runs of samples, and of errors, around a pixel and around its place in the references: (row, first column).
 _RUNS = [(0, -8), (-1, -4), (-2, -4), (-3, -4)]
 _RUNS_A = [(row, -4) for row in (-2, -1, 0, 1, 2)]
 _RUNS_B = [(row, -4) for row in (-1, 0, 1)]
@@ -181,6 +182,8 @@ class _Arithmetic:
     def __init__(self, g: Geometry, linear: Linear, network: Network, device: str) -> None:
         self._geometry, self._device = g, device
         self.sources = self.on_device(_sources(g))
+        self._around, self._around_a, self._around_b = map(self._offsets, (_RUNS, _RUNS_A, _RUNS_B))
+        self._errors_around, self._errors_around_a = map(self._offsets, (_RUNS_ERRORS, _RUNS_ERRORS_A))
         self._powers = self._table(_POWERS)
         self._activity = self._table(reference.ACTIVITY_WEIGHTS.ravel())
         self._errors = self._table(reference.ERROR_WEIGHTS.ravel())
@@ -223,18 +226,17 @@ class _Arithmetic:
         back_b = torch.where(lag_b > 0, lag_b, back_a)
         return back_a > 0, at - back_a * g.plane, at - back_b * g.plane
 
-    def _samples(self, planes: Tensor, at: Tensor, runs: list[tuple[int, int]]) -> Tensor:
-        return self._gathered(planes, self.sources[(at[:, None] + self._offsets(runs)).ravel()], len(at))
-
-    def _gathered(self, planes: Tensor, places: Tensor, pixels: int) -> Tensor:
-        return planes.index_select(1, places).view(len(planes), pixels, -1).int()
+    def _gathered(self, planes: Tensor, places: Tensor) -> Tensor:
+        """Return what lies at places (n, k) of the planes, (groups, n, k)."""
+        return planes.index_select(1, places.ravel()).view(len(planes), *places.shape).int()
 
     def linear_stage(self, samples: Tensor, at: Tensor) -> _Stage:
         """Return what the samples around these pixels tell."""
         g = self._geometry
         has, at_a, at_b = self._references(at)
         current, of_a, of_b = (
-            self._samples(samples, places, runs) for places, runs in ((at, _RUNS), (at_a, _RUNS_A), (at_b, _RUNS_B))
+            self._gathered(samples, self.sources[places[:, None] + around])
+            for places, around in ((at, self._around), (at_a, self._around_a), (at_b, self._around_b))
         )
         west, north = current[..., 7], current[..., 8:16]
         centre = (3 * west + 3 * north[..., 4] + north[..., 3] + north[..., 5] + 4) >> 3
@@ -270,13 +272,13 @@ class _Arithmetic:
         stage = self.linear_stage(samples, at)
         has, mean = stage.has, stage.mean
         _, at_a, _ = self._references(at)
-        of_here = self._gathered(errors, (at[:, None] + self._offsets(_RUNS_ERRORS)).ravel(), len(at))
-        of_a = self._gathered(errors, (at_a[:, None] + self._offsets(_RUNS_ERRORS_A)).ravel(), len(at))
+        of_here = self._gathered(errors, at[:, None] + self._errors_around)
+        of_a = self._gathered(errors, at_a[:, None] + self._errors_around_a)
         plain = _weighed(of_here.abs(), self._errors)
         plain = plain + torch.where(has, _weighed(of_a.abs(), self._errors_a), plain >> 2)
         scale = plain + (stage.activity >> 4) + 8
         shift = (self._bit_length(scale) - 8).clamp(0, 12)
-        equal = (stage.of_a[..., [20, 21, 28]] == stage.reference[..., None]).all(-1)
+        equal = torch.stack([stage.of_a[..., i] == stage.reference for i in (20, 21, 28)]).all(0)
         flat = torch.where((stage.activity == 0) & (plain == 0), torch.where(has, 2 + equal.int(), 1), 0)
 
         centre = ((mean + 8) >> 4)[..., None]
