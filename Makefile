@@ -4,7 +4,8 @@ VENV := .venv
 KERNEL := $(wildcard codecs/thinfilm_codecs/lossless/neural/kernel/*)
 INSTALL = PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable
 
-# What runs, and what tests, measures and trains besides: only the latter needs torch.
+# What runs, and what tests, measures and trains besides: only the latter needs torch, which brings gigabytes of CUDA
+# along unless PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu is set.
 RUNTIME := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.installed-for-development
 
