@@ -1,5 +1,7 @@
 """Of every group the smallest stream is kept, and no stack is larger than it would be without the neural codec."""
 
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ from support.part10_files import smooth_slices, write_image, write_series
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import SAMPLE_DTYPES, PixelBlock, SampleArray
 from thinfilm_gateway.archive.container.format import SECTION_HEADER_BYTES, Stack
+from thinfilm_gateway.archive.container.reader import open_container
+from thinfilm_gateway.archive.store import FileReader
 from thinfilm_gateway.config import Settings
 
 DEFAULT = Settings().lossless_codecs
@@ -108,3 +112,34 @@ def test_a_series_with_presets_and_without_comes_back_from_one_container(tmp_pat
     report = pack_files(paths, tmp_path / "x.tfa", DEFAULT)
     assert report.series[1].codec == "neural"
     assert open_bytes((tmp_path / "x.tfa").read_bytes()).verify() == []
+
+
+def a_mammogram() -> SampleArray:
+    samples = np.zeros((1, 5000, 5000), np.uint16)
+    samples[0, 1000:4000, :2000] = np.arange(2000) // 4 + 500
+    return samples
+
+
+def a_long_cine() -> SampleArray:
+    samples = np.zeros((20_000, 48, 48), np.uint8)
+    for number in range(len(samples)):
+        samples[number, 3 * number % 40 :][:5, 7 * number % 40 :][:, :5] = 200
+    return samples
+
+
+@pytest.mark.parametrize("make", [a_mammogram, a_long_cine])
+def test_a_mammogram_and_a_cine_of_20_000_frames_come_back_in_bounded_memory(
+    tmp_path: Path, make: Callable[[], SampleArray]
+) -> None:
+    samples = make()
+    nbytes = samples.nbytes
+    path = write_image(tmp_path / "x.dcm", samples)
+    del samples
+    tracemalloc.start()
+    try:
+        pack_files([path], tmp_path / "x.tfa", DEFAULT)
+        with FileReader(tmp_path / "x.tfa") as reader:
+            assert open_container(reader).verify() == []
+        assert tracemalloc.get_traced_memory()[1] < 8 * nbytes
+    finally:
+        tracemalloc.stop()
