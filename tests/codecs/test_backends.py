@@ -1,5 +1,6 @@
 """Every back end of the neural codec writes the same bytes and reads the same samples, today and for ever."""
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ import torch
 
 from support import neural_goldens
 from thinfilm_codecs.errors import CodecError, MissingDevice
-from thinfilm_codecs.lossless.neural import Neural, Preset, compiled, reference
+from thinfilm_codecs.lossless.neural import Neural, Preset, compiled, reference, shape
 from thinfilm_codecs.lossless.neural.backends import BackEnd, Kernel, back_end
-from thinfilm_codecs.lossless.neural.model import shipped
+from thinfilm_codecs.lossless.neural.model import Network, shipped
 from thinfilm_codecs.lossless.neural.planes import Geometry, unpadded
 from thinfilm_codecs.lossless.neural.torch_backend import TorchBackEnd
 
@@ -96,7 +97,7 @@ def test_torch_conforms_pixel_by_pixel(name: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_groups_coded_together_are_coded_as_each_alone() -> None:
-    model = shipped()
+    model = shipped(Preset.DEFAULT)
     groups = [neural_goldens.tissue((3, 24, 26), 30, seed).astype(np.uint16) for seed in range(4)]
     shared = (Geometry(3, 24, 26, 1, 2, 4095), model.linear, model.network, model)
     streams = [Kernel().encode(values, *shared) for values in groups]
@@ -110,6 +111,24 @@ def test_groups_coded_together_are_coded_as_each_alone() -> None:
         for at in (0, 3):
             assert np.array_equal(planes[at], Kernel().decode(streams[at], *shared))
             assert np.array_equal(unpadded(planes[at], shared[0]), groups[at])
+
+
+@pytest.mark.parametrize("width", shape.WIDTHS)
+def test_torch_runs_networks_of_every_width(width: int) -> None:
+    random = np.random.default_rng(width)
+    sizes = (shape.INPUTS, width, shape.HIDDEN_2, shape.OUTPUTS)
+    first, second, third = (
+        random.integers(-30, 31, (outs, ins)).astype(np.int8) for ins, outs in itertools.pairwise(sizes)
+    )
+    one, two, three = (random.integers(-500, 501, outs).astype(np.int32) for outs in sizes[1:])
+    model, network = shipped(Preset.DEFAULT), Network((first, second, third), (one, two, three))
+    values = neural_goldens.tissue((2, 20, 19), 30).astype(np.uint16)
+    shared = (Geometry(2, 20, 19, 1, 2, 4095), model.linear, network, model)
+    with threads(1):
+        stream = TorchBackEnd("cpu").encode(values, *shared)
+        planes = TorchBackEnd("cpu").decode(stream, *shared)
+    assert stream == Kernel().encode(values, *shared)
+    assert np.array_equal(planes, Kernel().decode(stream, *shared))
 
 
 def test_a_device_that_is_not_there_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
