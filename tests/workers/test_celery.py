@@ -183,6 +183,16 @@ def test_messages_carry_ids_only_and_outlive_the_longest_job() -> None:
     assert app.conf.accept_content == ["json"]
 
 
+def test_numpy_is_told_to_compute_on_one_thread_before_it_is_loaded() -> None:
+    program = """
+import os, sys
+os.environ.pop("OPENBLAS_NUM_THREADS", None)
+import thinfilm_workers.app
+sys.exit("numpy" in sys.modules or os.environ["OPENBLAS_NUM_THREADS"] != "1")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_no_module_of_the_workers_loads_torch() -> None:
     program = "import sys, thinfilm_workers.tasks, thinfilm_workers.local; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -68,6 +68,16 @@ def test_the_local_worker_archives_what_is_due_and_stops_on_sigterm(house: House
 
 
 @EMBEDDED
+def test_worker_processes_give_way_to_others_and_compute_on_one_thread_each(house: House) -> None:
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    with _worker(house) as process:
+        wait_until(lambda: len(_children(process)) == 2, "two processes work")
+        for pid in _children(process):
+            wait_until(lambda pid=pid: os.getpriority(os.PRIO_PROCESS, pid) > ours, "the process has stepped back")
+            assert b"OPENBLAS_NUM_THREADS=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
+@EMBEDDED
 def test_a_worker_process_that_is_killed_does_not_stop_the_others_and_is_replaced(house: House) -> None:
     with _worker(house) as process:
         wait_until(lambda: len(_children(process)) == 2, "two processes work")

@@ -1,19 +1,20 @@
 """`thinfilm demo`: real DICOM goes into a gateway in a temporary folder, into its archive, and back, byte for byte."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from thinfilm_gateway.archive.store import FolderStore
 from thinfilm_gateway.client import network
 from thinfilm_gateway.client.archived import await_archived
 from thinfilm_gateway.client.gateway import RunningGateway, running_gateway
 from thinfilm_gateway.demo import table
+from thinfilm_gateway.demo.pixels import CodedPixels, in_archive, with_jpegls
 from thinfilm_gateway.demo.proof import Proof
 from thinfilm_gateway.demo.samples import Samples, collect
-from thinfilm_gateway.demo.yardstick import yardstick_bytes
 from thinfilm_gateway.progress import step
 
 DESTINATION = "DEMO-STORE"
@@ -46,16 +47,17 @@ def run(console: Console, own_folder: Path | None) -> bool:
                 _send(console, gateway, samples, proof)
                 with step(console, "compress, prove, forget the spool copies", len(proof.series())) as advance:
                     rows = await_archived(gateway.settings, advance)
+                coded = in_archive(FolderStore(gateway.settings.archive_dir))
                 with step(console, "return by C-GET", len(proof.stored)) as advance:
                     _get(gateway, proof, advance)
                 with step(console, "return by C-MOVE", len(proof.stored)) as advance:
                     returned.append(advance)
                     for files in proof.series():
                         network.move(gateway.node, files, DESTINATION)
-        with step(console, "pack the same with JPEG-LS, to compare", len(proof.series())) as advance:
-            yardstick = _yardstick(proof, folder, advance)
+        with step(console, "code the same by JPEG-LS, to compare", len(proof.series())) as advance:
+            compared = _compare(proof, coded, folder, advance)
         kept = {(row.study_instance_uid, row.series_instance_uid): row for row in rows}
-        table.show(console, proof, kept, yardstick, samples)
+        table.show(console, proof, kept, compared, samples)
     return not proof.faults and all(proof.is_exact(file) for file in proof.stored.values())
 
 
@@ -67,12 +69,16 @@ def _send(console: Console, gateway: RunningGateway, samples: Samples, proof: Pr
         proof.note_sent(network.store(gateway.node, samples.further, lambda sent: advance()))
 
 
-def _yardstick(proof: Proof, folder: Path, advance: Callable[[], None]) -> dict[table.SeriesKey, int | None]:
-    found = {}
+def _compare(
+    proof: Proof, coded: Mapping[str, CodedPixels], folder: Path, advance: Callable[[], None]
+) -> dict[table.SeriesKey, table.Ratios]:
+    compared = {}
     for files in proof.series():
-        found[files[0].study_instance_uid, files[0].series_instance_uid] = yardstick_bytes(files, folder)
+        ours = coded[files[0].series_instance_uid].ratio
+        key = files[0].study_instance_uid, files[0].series_instance_uid
+        compared[key] = table.Ratios(ours, with_jpegls(files, folder).ratio)
         advance()
-    return found
+    return compared
 
 
 def _get(gateway: RunningGateway, proof: Proof, advance: Callable[[], None]) -> None:

@@ -1,6 +1,7 @@
 """The demo's table: what each series weighed, what it weighs now, and whether it came back."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
@@ -17,24 +18,32 @@ NO_PIXELS_CODED = "zstd"  # what is not native pixel data is kept bit for bit un
 SeriesKey = tuple[str, str]
 
 
+@dataclass(frozen=True)
+class Ratios:
+    """How many times smaller the pixels of a series are in the archive, and by JPEG-LS; None where there are none."""
+
+    ours: float | None
+    jpegls: float | None
+
+
 def show(
     console: Console,
     proof: Proof,
     kept: Mapping[SeriesKey, KeptSeries],
-    yardstick: Mapping[SeriesKey, int | None],
+    compared: Mapping[SeriesKey, Ratios],
     samples: Samples,
 ) -> None:
-    """Print the table, what was refused, and what is wrong. yardstick: what JPEG-LS makes of a series, in bytes."""
+    """Print the table, what was refused, and what is wrong."""
     table = Table(box=None, pad_edge=False)
     for column in ("series", "modality", "codec"):
         table.add_column(column, no_wrap=True)
-    for column in ("files", "bytes in", "bytes kept", "ratio", "JPEG-LS"):
+    for column in ("files", "bytes in", "bytes kept", "ratio", "pixels", "by JPEG-LS"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     total_in = total_kept = 0
     for files in proof.series():
         key = files[0].study_instance_uid, files[0].series_instance_uid
-        row, compared = kept[key], yardstick[key]
+        row, ratios = kept[key], compared[key]
         bytes_in = sum(file.dataset_bytes for file in files)
         total_in += bytes_in
         total_kept += row.stored_bytes
@@ -43,12 +52,13 @@ def show(
             Text(files[0].modality),
             ", ".join(row.codecs) or NO_PIXELS_CODED,
             *_figures(len(files), bytes_in, row.stored_bytes),
-            _ratio(bytes_in, compared) if compared else "",
+            _shown(ratios.ours),
+            _shown(ratios.jpegls),
             _verdict(proof, files),
         )
     everything = list(proof.stored.values())
     table.add_section()
-    table.add_row("all", "", "", *_figures(len(everything), total_in, total_kept), "", _verdict(proof, everything))
+    table.add_row("all", "", "", *_figures(len(everything), total_in, total_kept), "", "", _verdict(proof, everything))
     console.print(table)
     _list(console, "left out", samples.left_out)
     _list(
@@ -60,11 +70,11 @@ def show(
 
 
 def _figures(count: int, bytes_in: int, bytes_kept: int) -> tuple[str, str, str, str]:
-    return str(count), f"{bytes_in:,}", f"{bytes_kept:,}", _ratio(bytes_in, bytes_kept)
+    return str(count), f"{bytes_in:,}", f"{bytes_kept:,}", _shown(bytes_in / bytes_kept if bytes_kept else None)
 
 
-def _ratio(bytes_in: int, bytes_kept: int) -> str:
-    return f"{bytes_in / bytes_kept:.2f}" if bytes_kept else "-"
+def _shown(ratio: float | None) -> str:
+    return f"{ratio:.2f}" if ratio else ""
 
 
 def _verdict(proof: Proof, files: Sequence[DicomFile]) -> str:
