@@ -19,7 +19,7 @@ from thinfilm_gateway.dimse.server import Receiver, serve_receiver
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.models import Instance
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,11 @@ def receiver_process(folder: Path, **overrides: object) -> Iterator[Running]:
         database.dispose()
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
-    """Wait for a condition. Fails after `seconds`."""
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition. Fails after WAIT_SECONDS."""
+    deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
-        assert time.monotonic() < deadline, f"In {seconds:g} seconds it did not come about that {what}."
+        assert time.monotonic() < deadline, f"In {WAIT_SECONDS} seconds it did not come about that {what}."
         time.sleep(0.01)
 
 

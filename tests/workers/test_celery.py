@@ -143,7 +143,7 @@ def test_what_comes_through_the_queue_of_the_gpu_workers_is_for_the_gpu(
     send_due(house.context.database, broker)
     broker.close()
     with _celery_worker(house, "--queues", "compress.gpu", "--pool", "solo"):
-        wait_until(lambda: house.jobs()[0].state in ("done", "failed"), "the job has ended", 120)  # torch is loaded
+        wait_until(lambda: house.jobs()[0].state in ("done", "failed"), "the job has ended")
     (job,) = house.jobs()
     if job.state == "failed":
         assert "'cuda'" in str(job.error)

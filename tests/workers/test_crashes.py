@@ -31,7 +31,7 @@ def _recover(house: House) -> None:
     "moment",
     [
         "thinfilm_workers.jobs.compress:spool_damage after",
-        "thinfilm_gateway.archive.container.frames:StackWriter.write before",
+        "thinfilm_gateway.archive.container.pack:write_stack before",
         "thinfilm_gateway.archive.container.writer:ContainerWriter.finish after",
         "thinfilm_workers.jobs.compress:pack after",
         "thinfilm_gateway.archive.store:FolderStore.put after",
