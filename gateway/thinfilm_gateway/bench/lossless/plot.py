@@ -27,6 +27,7 @@ def check(path: Path, names: Sequence[str]) -> None:
 def plot(summaries: Sequence[Summary], path: Path) -> None:
     """Draw size (geometric mean to JPEG-LS over all series, with its interval) over decode speed. Raises OSError."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -40,7 +41,9 @@ def plot(summaries: Sequence[Summary], path: Path) -> None:
             summary.name, (summary.decode_mpixel_s, ratio.mean), textcoords="offset points", xytext=(7, 5), fontsize=9
         )
     axes.set_xscale("log")
-    axes.margins(x=0.12)
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(ScalarFormatter())
+    axes.margins(x=0.15)
     axes.set_xlabel("decode, Mpixel/s on one core")
     axes.set_ylabel("size, of JPEG-LS")
     axes.grid(True, which="both", alpha=0.25)
