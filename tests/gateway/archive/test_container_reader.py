@@ -124,13 +124,30 @@ def test_what_somebody_holds_is_decoded_once_however_small_the_cache_and_for_all
     assert cache.nbytes == 0
 
 
+def test_what_is_no_work_is_there_at_once_though_all_who_decode_are_busy() -> None:
+    cache = FrameCache(1000)
+    release = threading.Event()
+
+    def load() -> np.ndarray:
+        release.wait()
+        return np.zeros(1, np.uint8)
+
+    busy = [cache.start(number, load) for number in range(200)]
+    assert len(cache.get("literals", lambda: np.zeros(5, np.uint8))) == 5
+    release.set()
+    assert all(len(each.result()) == 1 for each in busy)
+    with pytest.raises(DamagedContainer):
+        cache.get("damaged", _fail)
+    assert len(cache.get("damaged", lambda: np.zeros(7, np.uint8))) == 7
+
+
+def _fail() -> np.ndarray:
+    raise DamagedContainer("The disk is away.")
+
+
 def test_a_group_that_could_not_be_read_is_read_anew_for_the_next() -> None:
     cache = FrameCache(1000)
-
-    def fail() -> np.ndarray:
-        raise DamagedContainer("The disk is away.")
-
-    failed = cache.start("a", fail)
+    failed = cache.start("a", _fail)
     with pytest.raises(DamagedContainer):
         failed.result()
     assert len(cache.start("a", lambda: np.zeros(7, np.uint8)).result()) == 7

@@ -27,6 +27,8 @@ class WatchedStore(FolderStore):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.offsets: list[int] = []
+        self.late: set[int] = set()  # what is read only when `release` is set
+        self.release = threading.Event()
 
     def open(self, key: str) -> RangeReader:
         store = self
@@ -34,6 +36,8 @@ class WatchedStore(FolderStore):
         class Watched(FileReader):
             def read(self, offset: int, length: int) -> bytes:
                 store.offsets.append(offset)
+                if offset in store.late:
+                    store.release.wait()
                 return super().read(offset, length)
 
         return Watched(self._path(key))
@@ -53,14 +57,15 @@ class Archive:
         self.store.put(key, folder / "x.tfa")
         self.objects = ObjectReader(Spool(folder / "spool"), self.store, decoded_cache_bytes=0)
         with self.store.open(key) as reader:
-            entries = open_container(reader).entries
-        self.instances = []
-        for number, entry in enumerate(entries):
+            container = open_container(reader)
+        self.instances = []  # in the order of their groups
+        for place, number in enumerate(container.reading_order()):
+            entry = container.entries[number]
             assert entry.dicom is not None
             nbytes = entry.file_bytes - entry.dicom.dataset_offset
-            place = ObjectLocation(None, key, number, 0, nbytes, entry.dicom.dataset_sha256)
+            location = ObjectLocation(None, key, number, 0, nbytes, entry.dicom.dataset_sha256)
             uid = entry.dicom.sop_instance_uid
-            self.instances.append(InstanceLocation(number, uid, "", "", "", InstanceState.ARCHIVED, place))
+            self.instances.append(InstanceLocation(place, uid, "", "", "", InstanceState.ARCHIVED, location))
 
     def start(self, instance: InstanceLocation) -> list[object]:
         return list(self.objects.start(instance.location))
@@ -100,6 +105,15 @@ def test_a_series_comes_in_order_and_each_group_is_decoded_once_though_nothing_i
             assert taken(ahead) == order
             assert ahead.is_empty
         assert [archive.store.offsets.count(group) for group in archive.groups] == [1, 1, 1, 1]
+
+
+def test_the_first_object_waits_for_no_group_but_its_own(archive: Archive, pool: ThreadPoolExecutor) -> None:
+    archive.store.late = set(archive.groups[1:])
+    with ReadAhead(pool, archive.instances, archive.start, archive.prepare) as ahead:
+        first = ahead.take()
+        archive.store.release.set()
+        assert first is not None
+        assert [first.instance, *taken(ahead)] == archive.instances
 
 
 def test_one_slice_costs_its_own_group_and_no_other(archive: Archive, pool: ThreadPoolExecutor) -> None:

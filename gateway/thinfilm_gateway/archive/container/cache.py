@@ -43,6 +43,23 @@ class FrameCache:
                 self._kept.move_to_end(key)
             return found
 
+    def get(self, key: Hashable, load: Callable[[], SampleArray]) -> SampleArray:
+        """Return what is there under `key`, or else what `load` gives, at once: for what is no work to decode."""
+        with self._lock:
+            found = self._held.get(key)
+            if found is None:
+                ours = self._held[key] = Future()
+            elif key in self._kept:
+                self._kept.move_to_end(key)
+        if found is not None:
+            return found.result()
+        try:
+            ours.set_result(self._load(key, load))
+        except BaseException as error:
+            ours.set_exception(error)
+            raise
+        return ours.result()
+
     def _load(self, key: Hashable, load: Callable[[], SampleArray]) -> SampleArray:
         try:
             array = load()

@@ -300,7 +300,7 @@ class Container:
         return range(bisect.bisect_right(starts, run.first) - 1, bisect.bisect_right(starts, last))
 
     def _literals(self, number: int) -> SampleArray:
-        return self._cache.start((self._key, "literals", number), partial(self._load_literals, number)).result()
+        return self._cache.get((self._key, "literals", number), partial(self._load_literals, number))
 
     def _load_literals(self, number: int) -> SampleArray:
         group = self._manifest.literals[number]
