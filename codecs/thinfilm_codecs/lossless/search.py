@@ -24,6 +24,9 @@ _NEAR = 1.05
 _FITTING_GAIN = 0.96
 """What a codec that can try harder than it is measured is expected to make of its size."""
 
+_HOPE = 1.25
+"""Such a codec within this of the best on the sample is tried: synthetic images can gain far more than is expected."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -50,9 +53,13 @@ def choose(stack: PixelBlock, candidates: Sequence[Codec]) -> Choice:
     usable.setdefault("zstd", registry.get("zstd"))
     sizes, failures = _measured(stack, list(usable.values()))
     ranked = sorted(sizes, key=sizes.__getitem__)
-    # What must be fitted first is no mere rival: it costs too much, and wants groups of its own length.
-    ranked = [name for name in ranked if name == ranked[0] or _fastest(usable[name]) is usable[name]]
-    first = [name for name in ranked if sizes[name] <= _NEAR * sizes[ranked[0]] or name in _CHEAP]
+    best = sizes[ranked[0]]
+    fitted = [name for name in ranked if _fastest(usable[name]) is not usable[name]]
+    plain = [name for name in ranked if name not in fitted]
+    # What must be fitted goes first or not at all: it costs too much for a rival, and wants groups of its own length.
+    ranked = [name for name in fitted[:1] if sizes[name] <= _HOPE * best] + plain
+    near = _NEAR * min(sizes[name] for name in plain)
+    first = [name for name in ranked if name in fitted or sizes[name] <= near or name in _CHEAP]
     rest = [(usable[name],) for name in ranked if name not in first]
     return Choice((tuple(usable[name] for name in first), *rest, end), failures)
 
