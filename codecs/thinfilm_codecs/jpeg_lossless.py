@@ -19,6 +19,7 @@ _SOF3, _DHT, _SOI, _SOS, _DRI = 0xC3, 0xC4, 0xD8, 0xDA, 0xDD
 _OTHER_FRAMES = frozenset(range(0xC0, 0xD0)) - {_SOF3, _DHT, 0xC8}
 _CATEGORIES = 17
 _MOST_COMPONENTS = 4
+_MOST_SAMPLES = 1 << 27
 _BAND_SAMPLES = 1 << 17  # coded at a time: their arrays of 64 bits stay in the cache
 
 Planes = npt.NDArray[np.int32]
@@ -119,12 +120,13 @@ class Scan:
 
 def open_scan(stream: bytes) -> Scan | None:
     """Return the scan of a lossless JPEG stream; None unless its bytes are proven to come back exactly."""
-    found = _headers(stream)
-    if found is None:
+    header = _header(stream)
+    if header is None:
         return None
-    (precision, predictor, tables), start = found
+    start, tables = header.start, header.tables
     wanted = stream[start : max(stream.rfind(b"\xff\xd9"), start)].rstrip(b"\xff")  # a marker may have fill bytes
-    if not wanted:
+    # Each sample has a bit at least: no file of a few bytes may ask for gigabytes.
+    if not wanted or header.samples > min(8 * len(wanted), _MOST_SAMPLES):
         return None
     try:
         samples = imagecodecs.jpeg_decode(stream)
@@ -133,7 +135,7 @@ def open_scan(stream: bytes) -> Scan | None:
     if samples.dtype not in (np.uint8, np.uint16) or samples.shape[2:] not in ((), (len(tables),)):
         return None
     for padding in (1, 0):
-        coding = ScanCoding(precision, predictor, padding, tables)
+        coding = ScanCoding(header.precision, header.predictor, padding, tables)
         try:
             if scan_bytes(samples, coding) == wanted:
                 return Scan(samples, coding, start, start + len(wanted))
@@ -254,10 +256,30 @@ def _packed(values: npt.NDArray[np.uint64], lengths: npt.NDArray[np.int64]) -> t
     return packed.astype(">u8").view(np.uint8)[: (total + 7) // 8], total
 
 
-def _headers(stream: bytes) -> tuple[tuple[int, int, tuple[HuffmanTable, ...]], int] | None:
-    """Return ((precision, predictor, tables), where the scan begins) of a stream that this module can make again."""
+@dataclass(frozen=True)
+class _Frame:
+    """What a SOF3 segment says; components: their ids."""
+
+    precision: int
+    samples: int
+    components: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What stands before the scan, which begins at `start`."""
+
+    precision: int
+    samples: int
+    predictor: int
+    tables: tuple[HuffmanTable, ...]
+    start: int
+
+
+def _header(stream: bytes) -> _Header | None:
+    """Return what stands before the scan of a stream that this module can make again."""
     tables: dict[int, HuffmanTable] = {}
-    frame: tuple[int, tuple[int, ...]] | None = None
+    frame: _Frame | None = None
     position = 2
     try:
         if stream[:2] != bytes((0xFF, _SOI)):
@@ -277,9 +299,9 @@ def _headers(stream: bytes) -> tuple[tuple[int, int, tuple[HuffmanTable, ...]], 
             elif marker == _SOS:
                 if frame is None:
                     return None
-                precision, components = frame
-                predictor, wanted = _scan(segment, components)
-                return (precision, predictor, tuple(tables[number] for number in wanted)), position
+                predictor, wanted = _scan(segment, frame.components)
+                used = tuple(tables[number] for number in wanted)
+                return _Header(frame.precision, frame.samples, predictor, used, position)
     except (struct.error, IndexError, KeyError, ValueError):
         return None
 
@@ -295,13 +317,13 @@ def _tables(segment: bytes) -> dict[int, HuffmanTable]:
     return found
 
 
-def _frame(segment: bytes) -> tuple[int, tuple[int, ...]]:
-    """Return (precision, ids of the components) of a SOF3 segment; ValueError where components are subsampled."""
-    precision, count = segment[0], segment[5]
+def _frame(segment: bytes) -> _Frame:
+    """Read a SOF3 segment; ValueError where components are subsampled."""
+    precision, rows, columns, count = struct.unpack_from(">BHHB", segment)
     components = [segment[6 + 3 * i : 9 + 3 * i] for i in range(count)]
     if len({component[1] for component in components}) != 1 or (count > 1 and components[0][1] != 0x11):
         raise ValueError("The components are subsampled.")
-    return precision, tuple(component[0] for component in components)
+    return _Frame(precision, rows * columns * count, tuple(component[0] for component in components))
 
 
 def _scan(segment: bytes, components: tuple[int, ...]) -> tuple[int, list[int]]:

@@ -97,7 +97,7 @@ def test_torch_conforms_pixel_by_pixel(name: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_groups_coded_together_are_coded_as_each_alone() -> None:
-    model = shipped(Preset.DEFAULT)
+    model = shipped()
     groups = [neural_goldens.tissue((3, 24, 26), 30, seed).astype(np.uint16) for seed in range(4)]
     shared = (Geometry(3, 24, 26, 1, 2, 4095), model.linear, model.network, model)
     streams = [Kernel().encode(values, *shared) for values in groups]
@@ -121,7 +121,7 @@ def test_torch_runs_networks_of_every_width(width: int) -> None:
         random.integers(-30, 31, (outs, ins)).astype(np.int8) for ins, outs in itertools.pairwise(sizes)
     )
     one, two, three = (random.integers(-500, 501, outs).astype(np.int32) for outs in sizes[1:])
-    model, network = shipped(Preset.DEFAULT), Network((first, second, third), (one, two, three))
+    model, network = shipped(), Network((first, second, third), (one, two, three))
     values = neural_goldens.tissue((2, 20, 19), 30).astype(np.uint16)
     shared = (Geometry(2, 20, 19, 1, 2, 4095), model.linear, network, model)
     with threads(1):

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -93,6 +95,23 @@ def test_a_stream_with_a_changed_byte_comes_back_or_is_left_alone(position: int,
 )
 def test_what_is_no_lossless_jpeg_is_left_alone(stream: bytes) -> None:
     assert open_scan(stream) is None
+
+
+@pytest.mark.parametrize("rows", [65_535, 1000])
+def test_a_stream_too_short_for_the_size_that_it_declares_is_not_decoded(rows: int) -> None:
+    stream = bytearray(lossless_jpeg(picture(60, 71, 12), 12))
+    sizes = stream.index(b"\xff\xc3") + 5
+    stream[sizes : sizes + 4] = rows.to_bytes(2) + (65_535).to_bytes(2)
+    tracemalloc.start()
+    assert open_scan(bytes(stream)) is None
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_a_stream_of_a_bit_a_sample_comes_back() -> None:
+    samples = np.full((64, 128), 2048, np.uint16)
+    assert_comes_back(lossless_jpeg(samples, 12), samples)
 
 
 def test_bits_above_the_precision_do_not_count() -> None:

@@ -103,7 +103,12 @@ def test_a_codec_is_a_rival_only_if_it_is_near_the_best_on_the_sample(
 
 def test_a_codec_that_must_be_fitted_is_tried_only_where_it_may_win(probe: Probe) -> None:
     best = size_with("jpegls", smooth())
-    for share, expected in ((0.9, True), (1.02, True), (1.29, True), (1.32, False)):  # it is measured in its fastest preset
+    for share, expected in (
+        (0.9, True),
+        (1.02, True),
+        (1.29, True),
+        (1.32, False),
+    ):  # it is measured in its fastest preset
         probe.quick = Probe(int(share * best), 4)
         tiers = ids(smooth(), "jpegls", "probe")
         assert (tiers[0][0] == "probe") == expected

@@ -1,14 +1,13 @@
 """The shipped models, named by their content: a perceptron of integers for a neighbourhood, and residuals to expect."""
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from thinfilm_codecs.lossless import model_files
 from thinfilm_codecs.lossless.nagoor.residuals import BINS, CONTEXTS
 from thinfilm_codecs.lossless.nagoor.sampling import LARGEST_INPUT, Neighbourhood
 
@@ -67,11 +66,6 @@ class Model:
 
 def from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> Model:
     """Return the model of these arrays. Raises ValueError if they make none."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     hood = Neighbourhood(tuple(arrays["radii"].tolist()))
     network = Network(
         tuple(arrays[f"weights_{layer}"] for layer in range(1, _LAYERS + 1)),
@@ -82,17 +76,11 @@ def from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> Model:
         raise ValueError(f"The network has {network.weights[0].shape[1]} inputs; its neighbourhood {hood.inputs}.")
     if arrays["residuals"].shape != (CONTEXTS, BINS):
         raise ValueError(f"The table of residuals has the shape {arrays['residuals'].shape}.")
-    return Model(digest.digest()[:16], hood, network, arrays["residuals"])
+    return Model(model_files.identity_of(arrays), hood, network, arrays["residuals"])
 
 
 @lru_cache(maxsize=2)
 def named(identity: bytes) -> Model:
-    """Return the shipped model of this identity. Raises KeyError if there is none."""
-    file = resources.files(__package__).joinpath("models", f"{identity.hex()}.npz")
-    if not file.is_file():
-        raise KeyError(f"No model of the nagoor codec is called {identity.hex()}.")
-    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-        model = from_arrays({name: arrays[name] for name in arrays.files})
-    if model.identity != identity:
-        raise ValueError(f"The model file {identity.hex()}.npz is damaged.")
-    return model
+    """Return the shipped model of this identity. Raises KeyError for none, ValueError for a damaged file."""
+    assert __package__ is not None
+    return from_arrays(model_files.read(__package__, identity))

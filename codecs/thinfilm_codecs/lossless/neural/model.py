@@ -1,16 +1,14 @@
 """The shipped model: the network, the linear stage's prior and the tables, all integers, named by their content."""
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from thinfilm_codecs.lossless import model_files
 from thinfilm_codecs.lossless.neural import shape
-from thinfilm_codecs.lossless.neural.presets import Preset
 
 Int8 = npt.NDArray[np.int8]
 Int16 = npt.NDArray[np.int16]
@@ -20,9 +18,6 @@ UInt16 = npt.NDArray[np.uint16]
 
 CURRENT = "68ae648ae161628c200c3a30f84cd5ee"
 """Identity of the model that encoders use; older ones stay in `models`, since streams name them."""
-
-WIDE = CURRENT
-"""Identity of the model that the preset `max` uses."""
 
 _LARGEST_SUM = 2**24
 """Every sum of the network stays below this, so that float32 arithmetic of integers is exact too."""
@@ -101,16 +96,11 @@ class Model:
 
 def from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> Model:
     """Return the model of these arrays. Raises ValueError if they make none."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     curves = arrays["curves"]
     if curves.shape != (shape.COMPONENTS, shape.CURVE) or (np.diff(curves.astype(np.int64)) < 0).any():
         raise ValueError("A curve of the model falls, or there are too few.")
     return Model(
-        digest.digest()[:16],
+        model_files.identity_of(arrays),
         Network(
             (arrays["weights_1"], arrays["weights_2"], arrays["weights_3"]),
             (arrays["biases_1"], arrays["biases_2"], arrays["biases_3"]),
@@ -124,17 +114,11 @@ def from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> Model:
 
 @lru_cache(maxsize=4)
 def named(identity: bytes) -> Model:
-    """Return the shipped model of this identity. Raises KeyError if there is none."""
-    file = resources.files(__package__).joinpath("models", f"{identity.hex()}.npz")
-    if not file.is_file():
-        raise KeyError(f"No model of the neural codec is called {identity.hex()}.")
-    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-        model = from_arrays({name: arrays[name] for name in arrays.files})
-    if model.identity != identity:
-        raise ValueError(f"The model file {identity.hex()}.npz is damaged.")
-    return model
+    """Return the shipped model of this identity. Raises KeyError for none, ValueError for a damaged file."""
+    assert __package__ is not None
+    return from_arrays(model_files.read(__package__, identity))
 
 
-def shipped(preset: Preset = Preset.DEFAULT) -> Model:
-    """Return the model that encoders use today for this preset."""
-    return named(bytes.fromhex(WIDE if preset is Preset.MAX else CURRENT))
+def shipped() -> Model:
+    """Return the model that encoders use today."""
+    return named(bytes.fromhex(CURRENT))

@@ -47,7 +47,7 @@ def prepared(stack: PixelBlock, step: int, preset: Preset) -> Parameters:
 
     Raises UnsupportedPixels if its samples span more than 16 bits.
     """
-    model, effort, samples = shipped(preset), _EFFORTS[preset], stack.layout.samples
+    model, effort, samples = shipped(), _EFFORTS[preset], stack.layout.samples
     plain = _referred(stack, step, model)
     sampler = _sampler(_groups_of(stack, plain.values, step, _FIT_PIXELS), plain)
     most = _LINEAR_SAMPLES if effort is None else max(_LINEAR_SAMPLES, sampler.pixels // 4)

@@ -8,4 +8,4 @@ class Preset(enum.Enum):
 
     FAST = "fast"  # the shipped network, a fitted linear stage
     DEFAULT = "default"  # the network fitted too, for about as long as 0.3 Mpixel/s allow
-    MAX = "max"  # a wide network where one is shipped, fitted for long
+    MAX = "max"  # the same, for ten times as long
