@@ -44,6 +44,7 @@ bench: $(DEVELOPMENT)
 	$(VENV)/bin/thinfilm bench retrieve
 	$(VENV)/bin/thinfilm bench scaling
 	$(VENV)/bin/thinfilm bench memory
+	$(VENV)/bin/thinfilm bench hostile
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -11,7 +11,9 @@ from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from support.receiver import Running, running_receiver
 from thinfilm_gateway import cli
+from thinfilm_gateway.config import Settings
 from thinfilm_gateway.dimse import status
+from thinfilm_gateway.dimse.tls import requestor_context
 from thinfilm_gateway.index.derived import DERIVED_ATTRIBUTES
 from thinfilm_gateway.index.keys import KEY_ATTRIBUTES
 
@@ -110,6 +112,13 @@ def test_the_statement_has_the_status_codes_that_the_gateway_sends_and_no_others
     sent = {value for name, value in vars(status).items() if name.isupper() and name != "ERROR_COMMENT_CHARACTERS"}
     stated = {int(row[0], 16) for row in rows("7") if re.fullmatch("[0-9A-F]{4}", row[0])}
     assert stated == sent
+
+
+def test_the_statement_has_the_cipher_suites_that_the_gateway_offers_in_their_order():
+    context = requestor_context(Settings(), check_hostname=True)
+    offered = [cipher["name"] for cipher in context.get_ciphers()]  # those of TLS 1.3 in the words of the standard
+    standard = [re.sub(r"(ECDSA|RSA)-AES(\d+)-", r"\1-WITH-AES-\2-", name).replace("-", "_") for name in offered]
+    assert uids("8.1") == [name if name.startswith("TLS_") else f"TLS_{name}" for name in standard]
 
 
 def test_the_statement_has_the_keys_of_queries_with_their_matching():

@@ -274,6 +274,14 @@ def bench_memory(json_file: JsonFile = None) -> None:
     _bench(memory.run(_console()), json_file)
 
 
+@bench.command("hostile")
+def bench_hostile(json_file: JsonFile = None) -> None:
+    """Measure C-STORE of 46 senders, alone and beside peers that stall, drip, break off and flood."""
+    from thinfilm_gateway.bench import hostile
+
+    _bench(hostile.run(_console()), json_file)
+
+
 def _bench(result: Any, json_file: Path | None) -> None:
     _console().print(result.table())
     if json_file:

@@ -6,9 +6,18 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -22,7 +31,8 @@ AETitle = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
 ]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Service = Literal["echo", "store", "find", "get", "move"]
+Operation = Literal["echo", "store", "find", "get", "move", "commit"]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -41,9 +51,18 @@ class Peer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ae_title: AETitle
-    host: str
+    host: str | None = Field(None, min_length=1)
     port: Port | None = None
-    allow: tuple[Service, ...] = ("echo", "store", "find", "get", "move")
+    network: IPvAnyNetwork | None = None
+    tls: bool = False
+    certificate_subject: str | None = Field(None, min_length=1)
+    allow: tuple[Operation, ...] = OPERATIONS
+
+    @model_validator(mode="after")
+    def _can_be_called(self) -> "Peer":
+        if self.port is not None and self.host is None:
+            raise ValueError("a peer with a port needs a host")
+        return self
 
 
 class Settings(BaseSettings):
@@ -65,13 +84,27 @@ class Settings(BaseSettings):
     broker_url: str = Field("", description="Celery broker, redis://host:6379/0; empty means local workers.")
     dicom_host: str = Field("0.0.0.0", description="Address on which associations are accepted.")  # noqa: S104
     dicom_port: Port = Field(11112, description="TCP port on which associations are accepted; 0 takes a free one.")
+    dicom_tls_port: Port | None = Field(None, description="TCP port for associations over TLS; none without.")
+    tls_certificate: Path | None = Field(
+        None, description="PEM file with the certificate of the gateway, and its chain."
+    )
+    tls_key: Path | None = Field(None, description="PEM file with the private key of that certificate.")
+    tls_ca: Path | None = Field(None, description="PEM file with the authorities that peers' certificates come from.")
+    tls_client_certificate: Literal["required", "optional", "none"] = Field(
+        "required", description="Whether a peer that calls over TLS must show a certificate."
+    )
+    check_called_ae_title: bool = Field(True, description="Reject associations that call another title than ae_title.")
+    unknown_peers: Literal["loopback", "all", "none"] = Field(
+        "loopback", description="Who may call without being among the peers."
+    )
     http_host: str = Field("127.0.0.1", description="Address of the health page.")
     http_port: Port = Field(8080, description="TCP port of the health page; 0 takes a free one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged; debug may show patient data."
     )
     receivers: int = Field(2, ge=1, description="Receiver processes that share dicom_port.")
-    maximum_associations: int = Field(64, ge=1, description="Associations a receiver process serves at a time.")
+    maximum_associations: int = Field(128, ge=1, description="Associations a receiver process serves at a time.")
+    maximum_associations_per_host: int = Field(48, ge=1, description="Those of them that may come from one address.")
     maximum_pdu_bytes: int = Field(MIB, ge=16384, description="Largest P-DATA PDU that peers may send.")
     network_timeout_seconds: float = Field(60.0, gt=0, description="An association silent for so long is aborted.")
     large_object_bytes: int = Field(
@@ -100,7 +133,7 @@ class Settings(BaseSettings):
     )
     decoded_cache_bytes: int = Field(256 * MIB, ge=0, description="Decoded frames a receiver process keeps in memory.")
     move_associations: int = Field(2, ge=1, description="Parallel associations to a C-MOVE destination.")
-    peers: tuple[Peer, ...] = Field((), description="Known peers; those with a port are C-MOVE destinations.")
+    peers: tuple[Peer, ...] = Field((), description="Known peers, and what each may ask for.")
 
     @classmethod
     def settings_customise_sources(
@@ -139,7 +172,8 @@ class Settings(BaseSettings):
     def to_environment(self) -> dict[str, str]:
         """Return the environment variables from which a child process loads these same settings."""
         values = self.model_dump(mode="json")
-        return {ENVIRONMENT_PREFIX + key.upper(): _to_text(key, value) for key, value in values.items()}
+        given = {key: value for key, value in values.items() if value is not None}
+        return {ENVIRONMENT_PREFIX + key.upper(): _to_text(key, value) for key, value in given.items()}
 
 
 def load(file: Path | None = None, **overrides: Any) -> Settings:
@@ -167,8 +201,9 @@ def load(file: Path | None = None, **overrides: Any) -> Settings:
 _COMPLAINTS_ABOUT_PEERS = {
     "missing": "a peer needs {article} {key}",
     "extra_forbidden": "a peer has no key {key}",
-    "tuple_type": "it is a list of tables, each with an ae_title and a host, not {value!r}",
-    "model_type": "a peer is a table with an ae_title and a host, not {value!r}",
+    "tuple_type": "it is a list of tables, each with an ae_title, not {value!r}",
+    "model_type": "a peer is a table with an ae_title, not {value!r}",
+    "value_error": "a peer with a port needs a host",
 }
 """By pydantic's name of the error."""
 

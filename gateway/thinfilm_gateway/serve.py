@@ -13,6 +13,7 @@ import structlog
 
 from thinfilm_gateway import data_folder
 from thinfilm_gateway.config import Settings
+from thinfilm_gateway.dimse import tls
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.policy import lossless
 from thinfilm_gateway.stop_signal import stop_signal
@@ -29,16 +30,17 @@ class CannotServe(Exception):
 def serve(settings: Settings) -> None:
     """Run the gateway until SIGTERM or SIGINT.
 
-    Raises CannotServe, NotReady, UnusableDataFolder, UnknownTreatment for a codec that there is not, or UnusableIndex;
-    nothing is left running then.
+    Raises CannotServe, NotReady, UnusableDataFolder, UnknownTreatment for a codec that there is not, UnusableTls, or
+    UnusableIndex; nothing is left running then.
     """
     with contextlib.ExitStack() as cleanup:
         stop = cleanup.enter_context(stop_signal())
         lossless.treatment(settings.lossless_codecs)
+        tls.check(settings)
         data_folder.make(settings.data_dir)
         if not settings.database_url:
             cleanup.enter_context(data_folder.held(settings.data_dir))
-        settings = cleanup.enter_context(_reserved_port(settings))
+        settings = cleanup.enter_context(_reserved_ports(settings))
         database = _open_index(settings)
         cleanup.callback(database.dispose)
 
@@ -66,6 +68,7 @@ def serve(settings: Settings) -> None:
             "ready",
             ae_title=settings.ae_title,
             dicom_port=settings.dicom_port,
+            dicom_tls_port=settings.dicom_tls_port,
             http_port=page.port,
             data_dir=str(settings.data_dir),
             pid=os.getpid(),
@@ -99,13 +102,24 @@ def _open_index(settings: Settings) -> Database:
 
 
 @contextlib.contextmanager
-def _reserved_port(settings: Settings) -> Iterator[Settings]:
-    """Give the settings with the DICOM port that the receivers shall share. Raises CannotServe if it is taken.
+def _reserved_ports(settings: Settings) -> Iterator[Settings]:
+    """Give the settings with the DICOM ports that the receivers shall share. Raises CannotServe if one is taken."""
+    with contextlib.ExitStack() as reserved:
+        ports = {"dicom_port": reserved.enter_context(_reserved_port(settings.dicom_host, settings.dicom_port))}
+        if settings.dicom_tls_port is not None:
+            ports["dicom_tls_port"] = reserved.enter_context(
+                _reserved_port(settings.dicom_host, settings.dicom_tls_port)
+            )
+        yield settings.model_copy(update=ports)
+
+
+@contextlib.contextmanager
+def _reserved_port(host: str, port: int) -> Iterator[int]:
+    """Reserve a port, a free one for 0, and give it. Raises CannotServe if it is taken.
 
     A first socket, without SO_REUSEPORT, finds out whether anyone listens; a second one, bound but never listening,
     keeps the port ours while receivers come and go.
     """
-    host, port = settings.dicom_host, settings.dicom_port
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         with socket.socket(family) as probe:
@@ -119,7 +133,7 @@ def _reserved_port(settings: Settings) -> Iterator[Settings]:
     except OSError as error:
         raise CannotServe(_cannot_listen(host, port, error)) from None
     with reserved:
-        yield settings.model_copy(update={"dicom_port": port})
+        yield port
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:

@@ -61,11 +61,19 @@ def test_the_folder_of_the_tests_is_not_a_setting_and_not_refused(monkeypatch):
     [
         ("dicom_port = 70000", r"The setting dicom_port in .* is wrong: .* 65535, not 70000\."),
         ('ae_title = "SEVENTEEN LETTERS"', r"The setting ae_title in .* is wrong: .* 16 characters"),
-        ('[[peers]]\nae_title = "A"', r"The setting peers\.0\.host in .* is wrong: a peer needs a host\.$"),
+        (
+            '[[peers]]\nae_title = "A"\nport = 104',
+            r"The setting peers\.0 in .* is wrong: a peer with a port needs a host\.$",
+        ),
+        (
+            '[[peers]]\nae_title = "A"\nnetwork = "10.1.2"',
+            r"The setting peers\.0\.network in .* is wrong: .*, not '10\.1\.2'\.$",
+        ),
+        ('unknown_peers = "some"', r"The setting unknown_peers in .* is wrong: .*'loopback', 'all' or 'none'.*\.$"),
         ('[[peers]]\nhost = "h"', r"The setting peers\.0\.ae_title in .* is wrong: a peer needs an ae_title\.$"),
-        ('peers = "x"', r"The setting peers in .* is wrong: it is a list of tables, .* and a host, not 'x'\.$"),
-        ("peers = 5", r"The setting peers in .* is wrong: it is a list of tables, .* and a host, not 5\.$"),
-        ('peers = ["x"]', r"The setting peers\.0 in .* is wrong: a peer is a table with .* and a host, not 'x'\.$"),
+        ('peers = "x"', r"The setting peers in .* is wrong: it is a list of tables, each with an ae_title, not 'x'\.$"),
+        ("peers = 5", r"The setting peers in .* is wrong: it is a list of tables, each with an ae_title, not 5\.$"),
+        ('peers = ["x"]', r"The setting peers\.0 in .* is wrong: a peer is a table with an ae_title, not 'x'\.$"),
         (
             '[[peers]]\nae_title = "A"\nhost = "h"\nallow = ["print"]',
             r"The setting peers\.0\.allow\.0 in .* 'echo', 'store'",
@@ -106,8 +114,19 @@ def test_a_wrong_option_is_blamed_on_the_command_line():
 
 
 def test_a_child_process_loads_the_same_settings_from_its_environment(tmp_path, monkeypatch):
-    peer = Peer(ae_title="READING 1", host="10.1.2.3", port=104, allow=("echo", "find"))
-    settings = Settings(data_dir=tmp_path, peers=(peer,), lossless_codecs=("zstd", "jpegls"), series_quiet_seconds=0.5)
+    peer = Peer(
+        ae_title="READING 1", host="10.1.2.3", port=104, network="10.1.2.0/24", tls=True, allow=("echo", "find")
+    )
+    settings = Settings(
+        data_dir=tmp_path,
+        peers=(peer, Peer(ae_title="CT1", certificate_subject="CN=ct1")),
+        lossless_codecs=("zstd", "jpegls"),
+        series_quiet_seconds=0.5,
+        dicom_tls_port=2762,
+        tls_ca=tmp_path / "ca.pem",
+        check_called_ae_title=False,
+        unknown_peers="none",
+    )
     for name, value in settings.to_environment().items():
         monkeypatch.setenv(name, value)
     assert load() == settings

@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from support.certificates import make_certificates
 from support.datasets import one_of_each
 from support.dcmtk import echoscu
 from support.gateway import running_gateway
@@ -63,7 +64,7 @@ def is_running(process_id: int) -> bool:
     """Tell whether a process is there and not dead already."""
     try:
         return Path(f"/proc/{process_id}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -84,6 +85,22 @@ def test_it_answers_echo_and_health_and_stops_with_status_0(tmp_path):
         assert health["instances"] == 0
         assert health["processes"] == {"receivers": 2, "receivers_alive": 2, "workers": 1, "workers_alive": 1}
     assert gateway.process.returncode == 0
+
+
+def test_it_answers_over_tls_beside_the_plain_port(tmp_path):
+    certificates = make_certificates(tmp_path)
+    with running_gateway(tmp_path, **SMALL, **certificates.settings) as gateway:
+        options = certificates.options(certificates.scanner)
+        echoscu(gateway.settings.dicom_tls_port, *options).check()
+        assert not echoscu(gateway.settings.dicom_tls_port, *certificates.options(None)).ok
+        assert not echoscu(gateway.node.port, called="OTHER").ok
+
+
+def test_tls_without_a_certificate_is_refused_in_one_sentence(tmp_path):
+    settings = Settings(data_dir=tmp_path / "data", dicom_port=0, http_port=0, dicom_tls_port=0)
+    expected = "thinfilm: dicom_tls_port needs tls_certificate and tls_key, the gateway's own."
+    assert refused_serve(settings) == expected
+    assert not (tmp_path / "data").exists()
 
 
 def test_the_data_folder_is_readable_by_its_owner_alone(tmp_path):

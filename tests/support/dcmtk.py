@@ -57,12 +57,17 @@ def getscu(port: int, keys: Sequence[str], folder: Path, *options: str, called: 
 
 
 @contextlib.contextmanager
-def storescp(port: int, folder: Path, *options: str, ae_title: str = "STORESCP") -> Iterator[None]:
-    """Run a storage SCP that takes every transfer syntax and writes what comes, bit by bit, to `folder`."""
+def storescp(
+    port: int, folder: Path, *options: str, ae_title: str = "STORESCP", caller: Sequence[str] = ()
+) -> Iterator[None]:
+    """Run a storage SCP that takes every transfer syntax and writes what comes, bit by bit, to `folder`.
+
+    caller: options with which echoscu finds out that it answers.
+    """
     command = [_program("storescp"), "+B", "+xa", *options, "-aet", ae_title, "-od", str(folder), str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         try:
-            _await_echo(port, ae_title, process)
+            _await_echo(port, ae_title, process, caller)
             yield
         finally:
             process.terminate()
@@ -105,8 +110,8 @@ def _program(name: str) -> str:
     return path
 
 
-def _await_echo(port: int, ae_title: str, process: "subprocess.Popen[bytes]") -> None:
+def _await_echo(port: int, ae_title: str, process: "subprocess.Popen[bytes]", options: Sequence[str]) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while not run("echoscu", "-aec", ae_title, "127.0.0.1", str(port)).ok:
+    while not run("echoscu", *options, "-aec", ae_title, "127.0.0.1", str(port)).ok:
         assert process.poll() is None, f"storescp ended: {process.communicate()[0].decode(errors='replace')}"
         assert time.monotonic() < deadline, f"storescp did not answer within {_START_SECONDS} seconds."

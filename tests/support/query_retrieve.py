@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,13 +131,14 @@ def get(
     roles: bool = True,
     answer: Callable[[Received], int] = lambda _: 0,
     on_response: OnResponse | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Operation:
     """Retrieve by C-GET over contexts of (SOP class, transfer syntaxes); `answer` gives the status to each object."""
     operation = Operation()
     proposed = [build_context(GET[root]), *(build_context(uid, list(syntaxes)) for uid, syntaxes in contexts)]
     items = [build_role(uid, scp_role=True) for uid in dict.fromkeys(uid for uid, _ in contexts)] if roles else []
     handlers = [(evt.EVT_C_STORE, _take, [operation, answer])]
-    with _association(port, proposed, items, handlers) as association:
+    with _association(port, proposed, items, handlers, tls) as association:
         _collect(operation, association, association.send_c_get(keys, GET[root], msg_id=7), on_response)
     return operation
 
@@ -268,11 +270,21 @@ def _take(event: Any, operation: Operation, answer: Callable[[Received], int]) -
 
 @contextlib.contextmanager
 def _association(
-    port: int, contexts: Sequence[Any], items: Sequence[Any] = (), handlers: Sequence[Any] = ()
+    port: int,
+    contexts: Sequence[Any],
+    items: Sequence[Any] = (),
+    handlers: Sequence[Any] = (),
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Any]:
     entity = AE("QR-USER")
     association = entity.associate(
-        "127.0.0.1", port, list(contexts), "THINFILM", ext_neg=list(items), evt_handlers=list(handlers)
+        "127.0.0.1",
+        port,
+        list(contexts),
+        "THINFILM",
+        ext_neg=list(items),
+        evt_handlers=list(handlers),
+        tls_args=tls and (tls, "localhost"),
     )
     assert association.is_established, "The association was not accepted."
     try:

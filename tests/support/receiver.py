@@ -31,6 +31,7 @@ class Running:
     spool: Spool
     database: Database
     receiver: Receiver | None = None
+    tls_port: int = 0
     process: SpawnProcess | None = None
 
     def instances(self) -> list[Instance]:
@@ -72,7 +73,8 @@ def running_receiver(folder: Path, **overrides: object) -> Iterator[Running]:
     receiver = Receiver(settings)
     receiver.start()
     try:
-        yield Running(receiver.port, settings, Spool(settings.spool_dir), database, receiver=receiver)
+        spool = Spool(settings.spool_dir)
+        yield Running(receiver.port, settings, spool, database, receiver, receiver.tls_port or 0)
     finally:
         receiver.stop(seconds=5)
         database.dispose()
@@ -114,5 +116,6 @@ def _settings(folder: Path, **overrides: object) -> Settings:
         "dicom_host": "127.0.0.1",
         "minimum_free_bytes": 0,
         "network_timeout_seconds": 30,
+        "check_called_ae_title": False,
     }
     return Settings.model_validate({**defaults, **overrides})

@@ -86,14 +86,14 @@ def running_gateway(folder: Path, **settings: Any) -> Iterator[RunningGateway]:
         raise DidNotRun(f"The gateway did not stop in order:\n{_tail(log)}")
 
 
-def _await_ports(process: subprocess.Popen[bytes], log: Path) -> dict[str, int]:
+def _await_ports(process: subprocess.Popen[bytes], log: Path) -> dict[str, int | None]:
     """Wait for the line in which the gateway says that it is ready, and return the ports it names."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         for line in log.read_text(encoding="utf-8").splitlines():
             if '"event": "ready"' in line and f'"pid": {process.pid}' in line:
                 ready = json.loads(line)
-                return {"dicom_port": ready["dicom_port"], "http_port": ready["http_port"]}
+                return {name: ready[name] for name in ("dicom_port", "dicom_tls_port", "http_port")}
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.05)
     raise DidNotRun(f"The gateway did not start:\n{_tail(log)}")

@@ -4,7 +4,7 @@ One thread serves the requests, one by one; the thread of the upper layer (trans
 """
 
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -15,8 +15,10 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
+from thinfilm_gateway.config import OPERATIONS, Operation
 from thinfilm_gateway.dimse import contexts, status
 from thinfilm_gateway.dimse.messages import DataSetSink, DIMSEServiceProvider
+from thinfilm_gateway.dimse.secure_transport import Encryption, SecureAssociationSocket
 from thinfilm_gateway.dimse.transport import AssociationSocket, DULServiceProvider
 
 log = structlog.get_logger()
@@ -32,6 +34,24 @@ Service = Callable[["Association", Any, PresentationContext], None]
 OpenStore = Callable[["Association", C_STORE, PresentationContext], DataSetSink]
 """Called when the command set of a C-STORE is there and its data set comes next: says where the data set goes."""
 
+Admit = Callable[["Association"], Collection[Operation]]
+"""Called when a peer requests an association: says what it may ask for. Raises Rejected."""
+
+
+class Rejected(Exception):
+    """An association is not accepted (PS3.8 9.3.4); the message is one sentence for the log."""
+
+    def __init__(self, rejection: tuple[int, int, int], sentence: str) -> None:
+        """rejection: result, source and reason of the A-ASSOCIATE-RJ."""
+        super().__init__(sentence)
+        self.rejection = rejection
+
+
+CALLING_AE_TITLE_NOT_RECOGNIZED = (1, 1, 3)  # PS3.8 Table 9-21
+CALLED_AE_TITLE_NOT_RECOGNIZED = (1, 1, 7)
+LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
+_USER_REJECTION = 1  # of a presentation context, PS3.8 Table 9-18
+
 
 class Association(association.Association):
     """An association with a peer, as acceptor or requestor.
@@ -41,13 +61,22 @@ class Association(association.Association):
     releases.
     """
 
+    is_established: bool
+
     def __init__(
-        self, ae: Any, mode: str, services: Mapping[str, Service] | None = None, open_store: OpenStore | None = None
+        self,
+        ae: Any,
+        mode: str,
+        services: Mapping[str, Service] | None = None,
+        open_store: OpenStore | None = None,
+        admit: Admit = lambda association: OPERATIONS,
     ) -> None:
         super().__init__(ae, mode)
         self.services = services or {}
         self.serving = False  # whether a request is being served right now
+        self.allowed: Collection[Operation] = ()  # what the peer may ask for, once it is admitted
         self._open_store = open_store
+        self._admit = admit
         self.acse = ACSE(self)
         self.dul = DULServiceProvider(self)
         self.dimse = DIMSEServiceProvider(self)
@@ -69,8 +98,14 @@ class Association(association.Association):
             return 0.0
         return float(self.network_timeout - self.dul._idle_timer.remaining)
 
+    def admit(self) -> None:
+        """Find out what the peer may ask for. Raises Rejected."""
+        self.allowed = self._admit(self)
+
     def open_store(self, request: C_STORE, context_id: int) -> DataSetSink:
         """Say where the data set of a C-STORE goes. Raises KeyError if its context was not accepted."""
+        if "store" not in self.allowed:
+            return _Nowhere()
         assert self._open_store is not None, "Nobody may store here."
         return self._open_store(self, request, self._accepted_cx[context_id])
 
@@ -126,10 +161,13 @@ class Association(association.Association):
             self.abort()
             return
         is_store = isinstance(msg, C_STORE)
-        sop_class = msg.AffectedSOPClassUID or getattr(msg, "RequestedSOPClassUID", None)
-        service = self.services.get(STORAGE if is_store else str(sop_class))
+        sop_class = str(msg.AffectedSOPClassUID or getattr(msg, "RequestedSOPClassUID", None))
+        service = self.services.get(STORAGE if is_store else sop_class)
         if service is None:
-            self._refuse(msg, context_id)
+            self._refuse(msg, context_id, status.SOP_CLASS_NOT_SUPPORTED)
+            return
+        if ("store" if is_store else contexts.SERVICE_CLASSES[sop_class]) not in self.allowed:
+            self._refuse(msg, context_id, status.NOT_AUTHORIZED)
             return
         self.dimse.cancel_req = {}
         try:
@@ -138,11 +176,11 @@ class Association(association.Association):
             log.exception("service_failed", peer=self.peer, message=msg.msg_type)
             self.abort()
 
-    def _refuse(self, request: Any, context_id: int) -> None:
-        log.warning("service_refused", peer=self.peer, message=request.msg_type)
+    def _refuse(self, request: Any, context_id: int, response_status: int) -> None:
+        log.warning("service_refused", peer=self.peer, message=request.msg_type, status=f"{response_status:04X}")
         response = type(request)()
         response.MessageIDBeingRespondedTo = request.MessageID
-        response.Status = status.SOP_CLASS_NOT_SUPPORTED
+        response.Status = response_status
         self.dimse.send_msg(response, context_id)
 
     def release(self) -> None:
@@ -152,6 +190,8 @@ class Association(association.Association):
 
     def stop(self) -> None:
         """Abort the association and return at once; its own thread ends when the request that it serves is served."""
+        if not self.is_established:
+            self.dul.socket.break_off()  # nobody to tell, and a handshake does not look whether it is to end
         self.abort(block=False)
         self._kill = True
         self.dimse.msg_queue.put((None, None))
@@ -177,10 +217,37 @@ class ACSE(acse.ACSE):
 
     def _negotiate_as_acceptor(self) -> None:
         request = self.requestor.primitive
+        self.requestor.ae_title = request.calling_ae_title
+        try:
+            self.assoc.admit()
+        except Rejected as rejected:
+            log.warning("association_rejected", peer=self.assoc.peer, reason=str(rejected))
+            self.send_reject(*rejected.rejection)
+            self.assoc.kill()
+            return
         narrowed = contexts.choose(request.presentation_context_definition_list)
         request.presentation_context_definition_list = narrowed
-        self.acceptor.supported_contexts = contexts.supported(narrowed)
+        provided = [uid for uid, item in self.requestor.role_selection.items() if item.scp_role]
+        self.acceptor.supported_contexts = contexts.supported(narrowed, self.assoc.allowed, provided)
         super()._negotiate_as_acceptor()
+
+    def send_accept(self) -> None:
+        """Accept the association; contexts that another peer might have are rejected by the user, not unknown."""
+        known = {context.abstract_syntax for context in contexts.supported(self.assoc._rejected_cx)}
+        for context in self.assoc._rejected_cx:
+            if context.abstract_syntax in known:
+                context.result = _USER_REJECTION
+        super().send_accept()
+
+
+class _Nowhere:
+    """Takes the data set of a C-STORE request that will be refused."""
+
+    def write(self, data: memoryview) -> None:
+        """Drop it."""
+
+    def discard(self) -> None:
+        """Leave nothing behind: there is nothing."""
 
 
 def request_association(
@@ -190,16 +257,22 @@ def request_association(
     ae_title: str,
     proposed: Sequence[PresentationContext],
     negotiation_items: Sequence[Any] = (),
+    encryption: Encryption | None = None,
 ) -> Association:
     """Request an association with a peer; look at `is_established` for how it ended.
 
     ae: pynetdicom's ApplicationEntity, for title, timeouts and maximum PDU size. proposed: contexts without ids.
+    encryption: None for a plain connection. Raises OSError or UnicodeError if the host has no address.
     """
+    remote = AddressInformation(host, port)  # first: nothing is open yet if it has no address
     requested = Association(ae, MODE_REQUESTOR)
     local = AddressInformation("::0" if ":" in host else "", 0)
-    requested.set_socket(AssociationSocket(requested, address=local))
+    if encryption is None:
+        requested.set_socket(AssociationSocket(requested, address=local))
+    else:
+        requested.set_socket(SecureAssociationSocket(requested, encryption, address=local))
     requested.acceptor.ae_title = ae_title
-    requested.acceptor.address_info = AddressInformation(host, port)
+    requested.acceptor.address_info = remote
     requested.requestor.address_info = local
     requested.requestor.ae_title = ae.ae_title
     requested.requestor.maximum_length = ae.maximum_pdu_size

@@ -4,7 +4,7 @@ Everything that could be an object of a study is taken: every storage class, ret
 standard does not know, private ones included, in any transfer syntax. Services beside storage are named one by one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from pydicom.uid import (
     UID,
@@ -17,6 +17,7 @@ from pynetdicom import sop_class
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
+from thinfilm_gateway.config import OPERATIONS, Operation
 from thinfilm_gateway.dimse.information_models import FIND, GET, MOVE
 
 # What is exchanged beside objects (identifiers; Verification has no data set), best first.
@@ -29,8 +30,13 @@ SERVICE_TRANSFER_SYNTAXES: tuple[str, ...] = (
 
 VERIFICATION = "1.2.840.10008.1.1"
 
-# Classes beside storage for which there is a service.
-SERVICE_CLASSES: tuple[str, ...] = (VERIFICATION, *FIND, *GET, *MOVE)
+# Classes beside storage for which there is a service, and the operation for which a peer needs permission.
+SERVICE_CLASSES: dict[str, Operation] = {
+    VERIFICATION: "echo",
+    **dict.fromkeys(FIND, "find"),
+    **dict.fromkeys(GET, "get"),
+    **dict.fromkeys(MOVE, "move"),
+}
 
 _STORAGE = frozenset(_STORAGE_CLASSES.values())
 _OTHER_SERVICES = frozenset(
@@ -71,10 +77,15 @@ def choose(proposed: Iterable[PresentationContext]) -> list[PresentationContext]
     return narrowed
 
 
-def supported(narrowed: Iterable[PresentationContext]) -> list[PresentationContext]:
+def supported(
+    narrowed: Iterable[PresentationContext],
+    allowed: Collection[Operation] = OPERATIONS,
+    provided: Collection[str] = (),
+) -> list[PresentationContext]:
     """Give the contexts to accept out of those that `choose` made, one an abstract syntax.
 
-    The requestor may be SCU, and for storage also SCP, as C-GET asks for (PS3.4 C.5.3).
+    allowed: what the requestor may ask for. provided: the SOP classes for which it proposes to be SCP, as C-GET needs
+    it for storage (PS3.4 C.5.3).
     """
     syntaxes: dict[str, list[str]] = {}
     for context in narrowed:
@@ -84,9 +95,10 @@ def supported(narrowed: Iterable[PresentationContext]) -> list[PresentationConte
     for abstract_syntax, offered in syntaxes.items():
         if is_storage(abstract_syntax):
             context = _context(abstract_syntax, offered)
-            context.scu_role = context.scp_role = True
-            accepted.append(context)
-        elif abstract_syntax in SERVICE_CLASSES:
+            context.scu_role, context.scp_role = "store" in allowed, "get" in allowed
+            if context.scu_role or (context.scp_role and abstract_syntax in provided):
+                accepted.append(context)
+        elif SERVICE_CLASSES.get(abstract_syntax) in allowed:
             usable = [syntax for syntax in offered if syntax in SERVICE_TRANSFER_SYNTAXES]
             if usable:
                 accepted.append(_context(abstract_syntax, usable))

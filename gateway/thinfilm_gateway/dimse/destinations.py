@@ -6,7 +6,7 @@ from typing import Any
 from pynetdicom.presentation import build_context
 
 from thinfilm_gateway.config import Peer
-from thinfilm_gateway.dimse.association import request_association
+from thinfilm_gateway.dimse.peers import Peers
 from thinfilm_gateway.dimse.suboperations import MAXIMUM_CONTEXTS, ChannelLost, StoreChannel, proposals
 from thinfilm_gateway.index.locate import InstanceLocation
 
@@ -26,11 +26,14 @@ def batches(instances: Sequence[InstanceLocation]) -> Iterator[list[InstanceLoca
         yield batch
 
 
-def connect(ae: Any, peer: Peer, instances: Iterable[InstanceLocation]) -> StoreChannel:
+def connect(peers: Peers, ae: Any, peer: Peer, instances: Iterable[InstanceLocation]) -> StoreChannel:
     """Open an association that takes these objects. Raises ChannelLost if the peer does not accept it."""
     kinds = dict.fromkeys((instance.sop_class_uid, instance.transfer_syntax_uid) for instance in instances)
     contexts = [build_context(sop_class_uid, list(syntaxes)) for sop_class_uid, syntaxes in proposals(kinds)]
-    association = request_association(ae, peer.host, peer.port or 0, peer.ae_title, contexts)
+    try:
+        association = peers.request(ae, peer, contexts)
+    except (OSError, UnicodeError) as error:
+        raise ChannelLost(f"The host {peer.host} of the destination {peer.ae_title} is not known: {error}.") from error
     if not association.is_established:
         how = "refused the association" if association.is_rejected else "cannot be reached"
         raise ChannelLost(f"The destination {peer.ae_title} at {peer.host}:{peer.port} {how}.")

@@ -22,6 +22,7 @@ from thinfilm_gateway.dimse.delivery import Delivery
 from thinfilm_gateway.dimse.destinations import batches, connect
 from thinfilm_gateway.dimse.identifiers import encode_identifier
 from thinfilm_gateway.dimse.information_models import Refused, read_identifier
+from thinfilm_gateway.dimse.peers import Peers
 from thinfilm_gateway.dimse.prefetch import Preparer, ReadAhead
 from thinfilm_gateway.dimse.suboperations import (
     MAXIMUM_SUBOPERATIONS,
@@ -46,8 +47,9 @@ _PATIENCE_SECONDS = 0.2  # between looks at whether the requestor cancelled or w
 class RetrieveService:
     """Serves the C-GET and C-MOVE requests of all associations of a process."""
 
-    def __init__(self, settings: Settings, database: Database, objects: ObjectReader) -> None:
+    def __init__(self, settings: Settings, peers: Peers, database: Database, objects: ObjectReader) -> None:
         self._settings = settings
+        self._peers = peers
         self._database = database
         self._preparer = Preparer(database, objects, settings.spool_dir)
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="read-ahead")
@@ -99,7 +101,7 @@ class RetrieveService:
         self, retrieval: "_Retrieval", destination: Peer, batch: list[InstanceLocation], originator: MoveOriginator
     ) -> None:
         """Send objects that share their presentation contexts, over as many associations as the settings say."""
-        open_channel = partial(connect, retrieval.association.ae, destination, batch)
+        open_channel = partial(connect, self._peers, retrieval.association.ae, destination, batch)
         try:
             channel = open_channel()
         except ChannelLost as error:
@@ -144,10 +146,10 @@ class RetrieveService:
         return instances
 
     def _destination(self, ae_title: str) -> Peer:
-        for peer in self._settings.peers:
-            if peer.ae_title == ae_title and peer.port:
-                return peer
-        raise Refused(status.MOVE_DESTINATION_UNKNOWN, f"Unknown move destination {ae_title}.")
+        destination = self._peers.destination(ae_title)
+        if destination is None:
+            raise Refused(status.MOVE_DESTINATION_UNKNOWN, f"Unknown move destination {ae_title}.")
+        return destination
 
     def _ahead(self, instances: Sequence[InstanceLocation], channel: StoreChannel) -> ReadAhead:
         preparer = self._preparer

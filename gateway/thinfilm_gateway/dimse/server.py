@@ -6,7 +6,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import structlog
@@ -17,14 +17,25 @@ from thinfilm_gateway.archive.objects import ObjectReader
 from thinfilm_gateway.archive.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from thinfilm_gateway.archive.spool import Spool
 from thinfilm_gateway.archive.store import FolderStore
-from thinfilm_gateway.config import Settings
+from thinfilm_gateway.config import OPERATIONS, Operation, Settings
 from thinfilm_gateway.dimse import contexts, verification
-from thinfilm_gateway.dimse.association import STORAGE, Association, OpenStore, Service
+from thinfilm_gateway.dimse.association import (
+    LOCAL_LIMIT_EXCEEDED,
+    STORAGE,
+    Admit,
+    Association,
+    OpenStore,
+    Rejected,
+    Service,
+)
 from thinfilm_gateway.dimse.commit import Committer
 from thinfilm_gateway.dimse.information_models import FIND, GET, MOVE
+from thinfilm_gateway.dimse.peers import Peers
 from thinfilm_gateway.dimse.query import QueryService
 from thinfilm_gateway.dimse.retrieve import RetrieveService
+from thinfilm_gateway.dimse.secure_transport import Encryption, SecureAssociationSocket
 from thinfilm_gateway.dimse.storage import StorageService
+from thinfilm_gateway.dimse.tls import acceptor_context
 from thinfilm_gateway.dimse.transport import AssociationSocket
 from thinfilm_gateway.index.database import Database
 
@@ -35,19 +46,23 @@ CONNECT_SECONDS = 10.0  # for a C-MOVE destination to take a connection
 STOP_SECONDS = 30.0  # for associations to end by themselves when the receiver stops
 STOP_POLL_SECONDS = 0.1  # between two looks of the listener whether it is to stop
 IDLE_AT_STOP_SECONDS = 1.0  # an association that is silent for so long is ended at once then
-CONNECTIONS_PER_ASSOCIATION = 2  # connections beyond the limit are first told so, up to this; then they are dropped
+CONNECTIONS_PER_ASSOCIATION = 2  # connections beyond a limit are first told so, up to this; then they are dropped
 
 
 class RequestHandler(transport.RequestHandler):
     """Makes our kind of association out of a connection."""
 
     def _create_association(self) -> Association:
-        accepted = Association(self.ae, MODE_ACCEPTOR, self.server.services, self.server.open_store)
-        accepted._server = self.server
+        server = self.server
+        accepted = Association(self.ae, MODE_ACCEPTOR, server.services, server.open_store, server.admit)
+        accepted._server = server
         accepted.name = f"AcceptorThread@{self.client_address[0]}:{self.client_address[1]}"
-        accepted.set_socket(AssociationSocket(accepted, client_socket=self.request))
+        if server.encryption is None:
+            accepted.set_socket(AssociationSocket(accepted, client_socket=self.request))
+        else:
+            accepted.set_socket(SecureAssociationSocket(accepted, server.encryption, client_socket=self.request))
         accepted.acceptor.maximum_length = self.ae.maximum_pdu_size
-        accepted.acceptor.ae_title = self.server.ae_title
+        accepted.acceptor.ae_title = server.ae_title
         accepted.acceptor.address_info = self.local
         accepted.acceptor.implementation_class_uid = self.ae.implementation_class_uid
         accepted.acceptor.implementation_version_name = self.ae.implementation_version_name
@@ -61,10 +76,22 @@ class AssociationServer(transport.AssociationServer):
     request_queue_size = 128
 
     def __init__(
-        self, ae: Any, address: tuple[str, int], services: Mapping[str, Service], open_store: OpenStore
+        self,
+        ae: Any,
+        address: tuple[str, int],
+        services: Mapping[str, Service],
+        open_store: OpenStore,
+        *,
+        admit: Admit = lambda association: OPERATIONS,
+        maximum_per_host: int | None = None,
+        encryption: Encryption | None = None,
     ) -> None:
+        """Bind the port; the limits count the associations of all servers of one `ae`. Raises OSError."""
         self.services = services
         self.open_store = open_store
+        self.encryption = encryption
+        self._admit = admit
+        self._maximum_per_host = maximum_per_host or ae.maximum_associations
         super().__init__(ae, address, ae.ae_title, contexts=[], request_handler=RequestHandler)
 
     def server_bind(self) -> None:
@@ -72,13 +99,31 @@ class AssociationServer(transport.AssociationServer):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
 
+    def admit(self, association: Association) -> Collection[Operation]:
+        """Say what a peer may ask for. Raises Rejected."""
+        allowed = self._admit(association)
+        if self._from(association.requestor.address_info.address) > self._maximum_per_host:
+            raise Rejected(LOCAL_LIMIT_EXCEEDED, f"Its host has {self._maximum_per_host} associations already.")
+        if len(self._accepted()) > self.ae.maximum_associations:
+            raise Rejected(LOCAL_LIMIT_EXCEEDED, f"There are {self.ae.maximum_associations} associations already.")
+        return allowed
+
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Drop a connection when there are so many that even to refuse them would be too much."""
         del request
-        if len(self.active_associations) < CONNECTIONS_PER_ASSOCIATION * self.ae.maximum_associations:
+        if (
+            len(self._accepted()) < CONNECTIONS_PER_ASSOCIATION * self.ae.maximum_associations
+            and self._from(client_address[0]) < CONNECTIONS_PER_ASSOCIATION * self._maximum_per_host
+        ):
             return True
         log.warning("connection_dropped", address=client_address[0])
         return False
+
+    def _accepted(self) -> list[Association]:
+        return [association for association in self.ae.active_associations if association.is_acceptor]
+
+    def _from(self, address: str) -> int:
+        return sum(association.requestor.address_info.address == address for association in self._accepted())
 
     def service_actions(self) -> None:
         """Leave garbage to Python: an association that is over holds nothing large; pynetdicom collects every time."""
@@ -101,7 +146,9 @@ class Receiver:
     """All that one receiver process runs; for tests also within another process."""
 
     def __init__(self, settings: Settings) -> None:
-        """Bind the port. Raises OSError if it cannot be had, UnusableIndex for a wrong database_url."""
+        """Bind the ports. Raises OSError if one cannot be had, UnusableTls, UnusableIndex for a wrong database_url."""
+        peers = Peers(settings)
+        encryption = None if settings.dicom_tls_port is None else Encryption(acceptor_context(settings))
         self._database = Database(settings.index_url)
         spool = Spool(settings.spool_dir)
         store = FolderStore(settings.archive_dir)
@@ -113,7 +160,7 @@ class Receiver:
             settings.large_object_bytes,
             temporary_dir=settings.spool_dir,  # where a large object surely finds room
         )
-        self._retrieval = RetrieveService(settings, self._database, self._objects)
+        self._retrieval = RetrieveService(settings, peers, self._database, self._objects)
         storage = StorageService(spool, self._committer, settings.minimum_free_bytes)
         services: dict[str, Service] = {
             contexts.VERIFICATION: verification.serve,
@@ -122,34 +169,56 @@ class Receiver:
             **dict.fromkeys(GET, self._retrieval.get),
             **dict.fromkeys(MOVE, self._retrieval.move),
         }
-        self._server = AssociationServer(
-            _application_entity(settings), (settings.dicom_host, settings.dicom_port), services, storage.open
-        )
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(STOP_POLL_SECONDS,), name="accept", daemon=True
-        )
+        entity = _application_entity(settings)
+
+        def server(port: int, encryption: Encryption | None = None) -> AssociationServer:
+            return AssociationServer(
+                entity,
+                (settings.dicom_host, port),
+                services,
+                storage.open,
+                admit=peers.admit,
+                maximum_per_host=settings.maximum_associations_per_host,
+                encryption=encryption,
+            )
+
+        self._servers = [server(settings.dicom_port)]
+        if settings.dicom_tls_port is not None:
+            self._servers.append(server(settings.dicom_tls_port, encryption))
+        self._threads = [
+            threading.Thread(target=one.serve_forever, args=(STOP_POLL_SECONDS,), name="accept", daemon=True)
+            for one in self._servers
+        ]
 
     @property
     def port(self) -> int:
         """The port that is listened on."""
-        return int(self._server.server_address[1])
+        return int(self._servers[0].server_address[1])
+
+    @property
+    def tls_port(self) -> int | None:
+        """The port that is listened on for TLS."""
+        return int(self._servers[1].server_address[1]) if len(self._servers) > 1 else None
 
     def start(self) -> None:
         """Begin to accept associations."""
         self._committer.start()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Accept nothing more, let what runs end for some time, abort the rest; what was acknowledged is safe."""
-        self._server.shutdown()
-        self._thread.join()
+        for server in self._servers:
+            server.shutdown()
+        for thread in self._threads:
+            thread.join()
         deadline = time.monotonic() + seconds
-        while (running := self._server.active_associations) and time.monotonic() < deadline:
+        while (running := self.associations) and time.monotonic() < deadline:
             for association in running:
                 if association.idle_seconds > IDLE_AT_STOP_SECONDS:
                     association.stop()
             running[0].join(STOP_POLL_SECONDS)
-        running = self._server.active_associations
+        running = self.associations
         for association in running:
             association.stop()
         for association in running:
@@ -159,6 +228,11 @@ class Receiver:
         self._objects.close()
         self._database.dispose()
 
+    @property
+    def associations(self) -> list[Association]:
+        """The associations that go on."""
+        return [association for server in self._servers for association in server.active_associations]
+
 
 def serve_receiver(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
     """Run one receiver until SIGTERM or SIGINT; `on_ready` is called once it accepts associations."""
@@ -167,7 +241,7 @@ def serve_receiver(settings: Settings, on_ready: Callable[[], None] = lambda: No
         signal.signal(number, lambda *_: stop.set())
     receiver = Receiver(settings)
     receiver.start()
-    log.info("receiver_listens", host=settings.dicom_host, port=receiver.port)
+    log.info("receiver_listens", host=settings.dicom_host, port=receiver.port, tls_port=receiver.tls_port)
     on_ready()
     stop.wait()
     receiver.stop()

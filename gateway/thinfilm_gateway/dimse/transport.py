@@ -38,6 +38,10 @@ _INVALID_PDU = "Evt19"
 _AWAITING_CLOSE = "Sta13"
 
 
+class NotSecured(Exception):
+    """The connection could not be encrypted, or not with this peer; the message says why."""
+
+
 class InvalidPdu(Exception):
     """The peer's bytes are no PDU that it may send; the message is one sentence."""
 
@@ -100,6 +104,21 @@ class AssociationSocket(transport.AssociationSocket):
         if self.socket is not None:
             self._configure(self.socket)
 
+    def secure(self) -> None:
+        """Do what comes before the first PDU on an accepted connection: nothing, on a plain one.
+
+        Raises NotSecured.
+        """
+
+    @property
+    def holds_data(self) -> bool:
+        """Whether there is data that was taken from the connection already, so that it shows no sign of it."""
+        return False
+
+    def begins_pdu(self) -> bool:
+        """Tell whether what can be read belongs to a PDU: always, on a plain connection."""
+        return True
+
     @property
     def ready(self) -> bool:
         """Whether something can be read: data, or the end of the connection."""
@@ -144,7 +163,7 @@ class AssociationSocket(transport.AssociationSocket):
         connection = self.socket
         if connection is not None:
             with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not SSLSocket's, which forgets the keys
 
     def _shutdown_socket(self) -> None:
         """End and close the connection; pynetdicom leaves it open when the peer was faster."""
@@ -219,8 +238,11 @@ class DULServiceProvider(dul.DULServiceProvider):
         self._idle_timer.start()
         self.assoc._dul_ready.set()
         try:
+            self.socket.secure()
             while (event := self._next_event()) is not None:
                 self.state_machine.do_action(event)
+        except NotSecured as error:
+            log.warning("tls_handshake_failed", peer=self.assoc.peer, error=str(error))
         except Exception:
             log.exception("upper_layer_failed", peer=self.assoc.peer)
             self.socket.send(_provider_abort())
@@ -248,16 +270,19 @@ class DULServiceProvider(dul.DULServiceProvider):
     def _wait(self) -> bool:
         """Sleep until there is something to do; True if it is to read from the peer."""
         connection = self.socket.socket
+        milliseconds = self._milliseconds_to_artim()
         poll = select.poll()
         poll.register(self._wake_receiver, select.POLLIN)
         connected = connection is not None and self.socket._is_connected  # a requestor's is not, at first
-        if connected and self.assoc.dimse.msg_queue.qsize() < WAITING_MESSAGES:
+        reads = connected and self.assoc.dimse.msg_queue.qsize() < WAITING_MESSAGES
+        if reads:
             poll.register(connection, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poll.poll(self._milliseconds_to_artim())}
+        holds_data = reads and self.socket.holds_data
+        ready = {descriptor for descriptor, _ in poll.poll(0 if holds_data else milliseconds)}
         if self._wake_receiver.fileno() in ready:
             self._wake_receiver.recv(4096)
             ready.discard(self._wake_receiver.fileno())
-        return bool(ready)
+        return bool(ready or holds_data) and self.socket.begins_pdu()
 
     def _milliseconds_to_artim(self) -> float | None:
         timer = self.artim_timer

@@ -24,6 +24,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 """The migrations: in a checkout a link to the top-level folder alembic/, in an installed package a folder."""
 
 BUSY_SECONDS = 60.0  # how long an SQLite writer waits for the others
+WRITERS, READERS = 8, 24  # connections of a process to PostgreSQL at the most; SQLite has no such limit
 
 _UPGRADE_LOCK = 0x7468696E66696C6D  # names the advisory lock of PostgreSQL that keeps migrations apart
 
@@ -43,8 +44,10 @@ class Database:
     def __init__(self, url: str) -> None:
         """Raise UnusableIndex if `url` names neither SQLite nor PostgreSQL."""
         self.url = _parsed(url)
-        self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url)
-        self._reading_engine = self.engine.execution_options(reading=True, postgresql_readonly=True)
+        self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url, WRITERS)
+        # Its own connections: queries whose peers are slow to take the answers must not hold up what is stored.
+        readers = self.engine if self.is_sqlite else _postgres_engine(self.url, READERS)
+        self._reading_engine = readers.execution_options(reading=True, postgresql_readonly=True)
 
     @property
     def is_sqlite(self) -> bool:
@@ -107,6 +110,7 @@ class Database:
     def dispose(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+        self._reading_engine.dispose()
 
     @property
     def _shown_url(self) -> str:
@@ -163,12 +167,12 @@ def _sqlite_engine(url: URL) -> Engine:
     return engine
 
 
-def _postgres_engine(url: URL) -> Engine:
+def _postgres_engine(url: URL, connections: int) -> Engine:
     return create_engine(
         url,
         connect_args={"connect_timeout": 10},
         pool_size=4,
-        max_overflow=28,
+        max_overflow=connections - 4,
         hide_parameters=True,
         pool_pre_ping=True,  # after a restart of the server, the next transaction simply works
         pool_use_lifo=True,

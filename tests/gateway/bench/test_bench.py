@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from support.gateway import running_gateway
-from thinfilm_gateway.bench import ingest, retrieve
+from thinfilm_gateway.bench import hostile, ingest, retrieve
 from thinfilm_gateway.bench.clients import UnknownAddress, parse_node, run_at_once
 from thinfilm_gateway.bench.figures import row
 from thinfilm_gateway.client.network import Node
@@ -64,3 +64,13 @@ def test_slices_of_a_cold_series_are_measured_one_by_one_and_all_together(tmp_pa
         "one slice of a cold series", 2, "a whole cold series", 8,
     )  # fmt: skip
     assert 0 < one.latency_ms_p50 <= one.latency_ms_p99
+
+
+def test_hostile_measures_senders_alone_and_beside_hostile_peers(monkeypatch):
+    monkeypatch.setattr(hostile, "SENDERS", 4)
+    monkeypatch.setattr(hostile, "SENDING_PROCESSES", 1)
+    monkeypatch.setattr(hostile, "OBJECTS_PER_SENDER", 1)
+    figures = hostile.run(QUIET)
+    alone, beside = figures.rows
+    assert (alone.case, beside.case) == ("C-STORE alone", "C-STORE beside 4 hostile peers")
+    assert alone.objects == beside.objects == 4

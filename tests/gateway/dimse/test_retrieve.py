@@ -392,7 +392,7 @@ def test_a_requestor_that_goes_away_stops_the_move(tmp_path: Path):
     objects = ct_series(60, 32)
     with destination(CT_AS_RECEIVED) as (port, arrived), gateway(tmp_path, objects, peers=(peer(port),)) as running:
         move(running.port, STUDY, "DESTINATION", on_response=lambda association, _: association.abort())
-        wait_until(lambda: not running.receiver._server.active_associations, "the gateway has ended the association")
+        wait_until(lambda: not running.receiver.associations, "the gateway has ended the association")
         assert len(arrived.received) < 60
 
 

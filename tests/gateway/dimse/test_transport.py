@@ -392,7 +392,8 @@ def test_items_of_a_pdu_are_views_of_it() -> None:
         (transport.RequestHandler, "_create_association handle local remote"),
         (dul.DULServiceProvider, "_process_recv_primitive _decode_pdu _read_pdu_data _send run_reactor kill_dul"),
         (dul.DULServiceProvider, "send_pdu receive_pdu idle_timer_expired"),
-        (acse.ACSE, "_negotiate_as_acceptor negotiate_release send_abort is_aborted is_release_requested"),
+        (acse.ACSE, "_negotiate_as_acceptor send_accept send_reject"),
+        (acse.ACSE, "negotiate_release send_abort is_aborted is_release_requested"),
         (dimse.DIMSEServiceProvider, "receive_primitive get_msg send_msg maximum_pdu_size"),
         (dimse_messages.DIMSEMessage, "decode_msg message_to_primitive encode_msg"),
         (timer.Timer, "expired remaining restart start stop timeout"),
@@ -409,7 +410,11 @@ def test_instances_of_pynetdicom_still_have_the_attributes_that_we_use() -> None
     missing = [
         f"{owner}.{name}"
         for owner, instance_, names in (
-            ("Association", made, "_kill _is_paused _accepted_cx _dul_ready _server dul dimse acse requestor acceptor"),
+            (
+                "Association",
+                made,
+                "_kill _is_paused _accepted_cx _rejected_cx _dul_ready _server dul dimse acse requestor acceptor",
+            ),
             ("DUL", made.dul, "_idle_timer artim_timer _kill_thread _recv_pdu event_queue to_provider_queue"),
             ("DUL", made.dul, "to_user_queue state_machine socket"),
             ("DIMSE", made.dimse, "msg_queue cancel_req"),
@@ -432,7 +437,10 @@ def test_instances_of_pynetdicom_still_have_the_attributes_that_we_use() -> None
         (pdu.P_DATA_TF.from_primitive, r"presentation_data_value = item\[1\]"),
         (acse.ACSE._negotiate_as_acceptor, r"self\.acceptor\.supported_contexts"),
         (acse.ACSE._negotiate_as_acceptor, r"maximum_associations:\s+reject_assoc_rsd = \(0x02, 0x03, 0x02\)"),
+        (acse.ACSE._negotiate_as_acceptor, r"_rejected_cx = .*self\.send_accept\(\)"),
         (dul.DULServiceProvider._process_recv_primitive, r"self\.to_provider_queue\.queue\[0\]"),
+        (dul.DULServiceProvider._process_recv_primitive, r"T_CONNECT\):\s+# [^\n]*\s+event = primitive\.result"),
+        (transport.AssociationSocket.connect, r'primitive\.result = "Evt2"\s+self\.provider_queue\.put\(primitive\)'),
         (transport.AssociationServer.active_associations.fget, r'"AcceptorThread" in tt\.name'),
     ],
     ids=lambda value: getattr(value, "__qualname__", ""),
@@ -444,7 +452,13 @@ def test_pynetdicom_still_works_as_our_parts_fit_into_it(function: Any, expected
 
 @pytest.mark.parametrize(
     ("state", "event", "action"),
-    [("Sta6", "Evt10", "DT-2"), ("Sta6", "Evt17", "AA-4"), ("Sta6", "Evt19", "AA-8"), ("Sta13", "Evt18", "AA-2")],
+    [
+        ("Sta4", "Evt17", "AA-4"),
+        ("Sta6", "Evt10", "DT-2"),
+        ("Sta6", "Evt17", "AA-4"),
+        ("Sta6", "Evt19", "AA-8"),
+        ("Sta13", "Evt18", "AA-2"),
+    ],
 )
 def test_the_state_machine_knows_the_events_that_we_raise(state: str, event: str, action: str) -> None:
     assert fsm.TRANSITION_TABLE[(event, state)] == action

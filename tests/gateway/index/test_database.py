@@ -1,3 +1,4 @@
+import contextlib
 import multiprocessing
 import sqlite3
 import uuid
@@ -14,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from support.index_processes import upgrade
 from support.received import QUIET, received, series_of
 from support.servers import PostgresServer, free_port
-from thinfilm_gateway.index.database import Database, UnusableIndex
+from thinfilm_gateway.index.database import READERS, Database, UnusableIndex
 from thinfilm_gateway.index.ingest import register_all
 from thinfilm_gateway.index.models import AuditEvent, Base, Instance, Job
 
@@ -190,3 +191,11 @@ def test_the_journal_stays_a_write_ahead_log_for_other_programs(tmp_path: Path) 
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
+
+
+def test_readers_that_stand_still_hold_up_no_writer(database: Database) -> None:
+    with contextlib.ExitStack() as still:
+        for _ in range(READERS):
+            still.enter_context(database.reading()).execute(text("SELECT 1"))
+        with database.session() as session:
+            session.execute(text("DELETE FROM jobs"))
