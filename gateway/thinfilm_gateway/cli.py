@@ -178,15 +178,24 @@ def inspect(
 
 
 @app.command()
-def status(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: Json = False) -> None:
+def status(
+    data_dir: DataDir = None,
+    config_file: ConfigFile = None,
+    as_json: Json = False,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="List what came with other content under a known SOP Instance UID.")
+    ] = False,
+) -> None:
     """Show what is kept, what waits, and what needs a hand."""
+    from thinfilm_gateway.commands import duplicates as listing
     from thinfilm_gateway.commands import status as command
 
-    result = command.status(config.load(config_file, data_dir=data_dir))
+    settings = config.load(config_file, data_dir=data_dir)
+    result: Any = listing.duplicates(settings) if duplicates else command.status(settings)
     if as_json:
         _print_json(result.to_json())
     else:
-        _console().print(command.render(result))
+        _console().print((listing if duplicates else command).render(result))
 
 
 @db.command("upgrade")

@@ -33,6 +33,8 @@ AETitle = Annotated[
 Port = Annotated[int, Field(ge=0, le=65535)]
 Operation = Literal["echo", "store", "find", "get", "move", "commit"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+Duplicates = Literal["keep-first", "version", "reject"]
+CommitmentDepth = Literal["index", "object", "checksum"]
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -107,6 +109,12 @@ class Settings(BaseSettings):
     maximum_associations_per_host: int = Field(48, ge=1, description="Those of them that may come from one address.")
     maximum_pdu_bytes: int = Field(MIB, ge=16384, description="Largest P-DATA PDU that peers may send.")
     network_timeout_seconds: float = Field(60.0, gt=0, description="An association silent for so long is aborted.")
+    duplicates: Duplicates = Field(
+        "keep-first", description="What becomes of other content under a SOP Instance UID that is there already."
+    )
+    commitment_depth: CommitmentDepth = Field(
+        "object", description="How closely an object is looked at before storage commitment is given for it."
+    )
     large_object_bytes: int = Field(
         64 * MIB, ge=MIB, description="A data set above this size is handled in chunks on disk, never whole in memory."
     )

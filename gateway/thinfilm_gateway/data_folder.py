@@ -19,11 +19,12 @@ class Room:
     """How it stands with the place for further objects.
 
     free_bytes: on the disk of the spool, None if it cannot be reached. refusal: one sentence that says why C-STORE is
-    refused, None while objects are taken.
+    refused, None while objects are taken. obstacle: one that says why nothing is compressed meanwhile, else None.
     """
 
     free_bytes: int | None
     refusal: str | None
+    obstacle: str | None = None
 
 
 def make(folder: Path) -> None:
@@ -67,9 +68,10 @@ def held(folder: Path) -> Iterator[None]:
 
 def room(settings: Settings) -> Room:
     """Tell whether the folders take further objects."""
-    folders = [settings.spool_dir, settings.spool_dir / "incoming", settings.archive_dir]
-    if not any(folder.exists() for folder in folders):  # never served yet: the receivers make them
-        folders = [settings.data_dir]
+    folders = [settings.spool_dir, settings.spool_dir / "incoming"]
+    archive = settings.archive_dir
+    if not any(folder.exists() for folder in (*folders, archive)):  # never served yet: the receivers make them
+        folders, archive = [settings.data_dir], settings.data_dir
     try:
         disk = os.statvfs(folders[0])
     except OSError as error:
@@ -81,6 +83,8 @@ def room(settings: Settings) -> Room:
     if free_bytes < settings.minimum_free_bytes:
         wanted = f"minimum_free_bytes is {settings.minimum_free_bytes:,}"
         return Room(free_bytes, f"C-STORE is refused: {free_bytes:,} bytes are free, {wanted}.")
+    if not _writable(archive):
+        return Room(free_bytes, None, f"Nothing is compressed: {archive} cannot be written. Objects wait in the spool.")
     return Room(free_bytes, None)
 
 

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from support.commitment import Modality, references
 from support.datasets import ct_series, one_of_each, patient
 from support.dcmtk import dcmsend, echoscu, findscu, getscu, movescu, storescp, storescu
 from support.objects import datasets_in, write_files
@@ -59,6 +60,18 @@ def test_objects_that_arrive_late_in_a_series_come_back_too(site: Site, tmp_path
     retrieve(site, proof)
     assert proof.faults == []
     assert all(proof.is_exact(file) for file in files)
+
+
+def test_what_lies_in_the_archive_is_committed_and_told_to_a_peer_that_has_left(site: Site, tmp_path: Path):
+    objects = ct_series(6, 32, series="committed")
+    network.store(site.gateway.node, write_files(tmp_path, objects))
+    site.await_archived()
+    modality = Modality()
+    with modality.listening(site.destinations[OUR_STORE]):
+        assert modality.ask(site.port, "2.25.20240229", references(objects), ae_title=OUR_STORE) == 0
+        (report,) = modality.await_reports()
+    assert report.event_type == 1
+    assert report.committed == [one.sop_instance_uid for one in objects]
 
 
 def retrieve(site: Site, proof: Proof) -> None:

@@ -49,8 +49,9 @@ class House:
         outcomes = []
         for encoded in objects:
             received = self.spool(encoded, sender)
-            (outcome,) = register_all(self.context.database, [received], quiet)
-            if outcome is Outcome.IDENTICAL:
+            policy = self.context.settings.duplicates
+            (outcome,) = register_all(self.context.database, [received], quiet, duplicates=policy)
+            if outcome in (Outcome.IDENTICAL, Outcome.REJECTED):
                 self.context.spool.remove(str(received.spool_name))
             outcomes.append(outcome)
         return outcomes

@@ -3,6 +3,7 @@
 import datetime as dt
 
 from support.received import attributes, received
+from thinfilm_gateway.config import Duplicates
 from thinfilm_gateway.index import jobs
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.ingest import Outcome, register_all
@@ -24,6 +25,15 @@ def register_shared(url: str, shared: dict[str, str], own: list[str], common: li
     outcomes: list[Outcome] = []
     for start in range(0, len(objects), batch_size):
         outcomes += register_all(database, objects[start : start + batch_size], dt.timedelta(0))
+    database.dispose()
+    return [outcome.name for outcome in outcomes]
+
+
+def register_contents(url: str, sop_instance_uid: str, contents: list[str], duplicates: Duplicates) -> list[str]:
+    """Enter objects of one SOP Instance UID one by one, each with a content of its own; return the outcomes."""
+    database = Database(url)
+    objects = [received(content.encode(), SOPInstanceUID=sop_instance_uid) for content in contents]
+    outcomes = [register_all(database, [one], dt.timedelta(0), duplicates=duplicates)[0] for one in objects]
     database.dispose()
     return [outcome.name for outcome in outcomes]
 

@@ -43,46 +43,92 @@ class PostgresServer:
         return self.url(name)
 
 
+@dataclass
+class StoppableServer:
+    """A server that a test stops and starts again."""
+
+    _run: Callable[[], contextlib.AbstractContextManager[None]]
+    _running: contextlib.AbstractContextManager[None] | None = None
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers."""
+        self._running = self._run()
+        self._running.__enter__()
+
+    def stop(self) -> None:
+        """Stop the server, if it runs."""
+        if self._running is not None:
+            self._running.__exit__(None, None, None)
+            self._running = None
+
+
 @contextlib.contextmanager
 def postgres() -> Iterator[PostgresServer]:
-    """Run a PostgreSQL server of our own; it refuses root, so root starts it as the user `postgres`."""
+    """Run a PostgreSQL server of our own."""
+    with stoppable_postgres() as (server, _):
+        yield server
+
+
+@contextlib.contextmanager
+def stoppable_postgres() -> Iterator[tuple[PostgresServer, StoppableServer]]:
+    """Run a PostgreSQL server that can be stopped; it refuses root, so root starts it as the user `postgres`."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="thinfilm-postgres-") as folder:
-        data = Path(folder) / "data"
-        if os.geteuid() == 0:
-            shutil.chown(folder, "postgres")
-        initdb = [_postgres_program("initdb"), "--pgdata", str(data), "--username=thinfilm", "--auth=trust"]
-        subprocess.run(
-            [*_unprivileged(), *initdb, "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"],
-            check=True,
-            capture_output=True,
-            cwd=folder,
-        )
-        # Nothing of a test survives its server, so the disk need not be waited for.
-        options = {
-            "port": port,
-            "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": folder,
-            "fsync": "off",
-            "synchronous_commit": "off",
-            "full_page_writes": "off",
-            "max_connections": 200,
-        }
-        arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        command = [*_unprivileged(), _postgres_program("postgres"), "-D", str(data), *arguments]
-        with _running(command, Path(folder), signal.SIGINT, lambda: _postgres_answers(port)):
-            yield PostgresServer(port)
+        command = _postgres_command(Path(folder), port)
+        run = StoppableServer(lambda: _running(command, Path(folder), signal.SIGINT, lambda: _postgres_answers(port)))
+        run.start()
+        try:
+            yield PostgresServer(port), run
+        finally:
+            run.stop()
+
+
+def _postgres_command(folder: Path, port: int) -> list[str]:
+    """Make an empty database cluster, and return the command that serves it."""
+    data = folder / "data"
+    if os.geteuid() == 0:
+        shutil.chown(folder, "postgres")
+    initdb = [_postgres_program("initdb"), "--pgdata", str(data), "--username=thinfilm", "--auth=trust"]
+    subprocess.run(
+        [*_unprivileged(), *initdb, "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"],
+        check=True,
+        capture_output=True,
+        cwd=folder,
+    )
+    # Nothing of a test survives its server's host, so the disk need not be waited for.
+    options = {
+        "port": port,
+        "listen_addresses": "127.0.0.1",
+        "unix_socket_directories": folder,
+        "fsync": "off",
+        "synchronous_commit": "off",
+        "full_page_writes": "off",
+        "max_connections": 200,
+    }
+    arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+    return [*_unprivileged(), _postgres_program("postgres"), "-D", str(data), *arguments]
 
 
 @contextlib.contextmanager
 def redis() -> Iterator[str]:
     """Run a Redis server of our own and yield its URL."""
+    with stoppable_redis() as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def stoppable_redis() -> Iterator[tuple[str, StoppableServer]]:
+    """Run a Redis server that can be stopped; started again, it is empty."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="thinfilm-redis-") as folder:
         command = [_program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
         command += ["--save", "", "--appendonly", "no"]
-        with _running(command, Path(folder), signal.SIGTERM, lambda: _redis_answers(port)):
-            yield f"redis://127.0.0.1:{port}/0"
+        run = StoppableServer(lambda: _running(command, Path(folder), signal.SIGTERM, lambda: _redis_answers(port)))
+        run.start()
+        try:
+            yield f"redis://127.0.0.1:{port}/0", run
+        finally:
+            run.stop()
 
 
 @contextlib.contextmanager

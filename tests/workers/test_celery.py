@@ -12,7 +12,7 @@ from sqlalchemy import update
 from support.datasets import ct_series, mr_series, structured_report
 from support.house import House
 from support.receiver import wait_until
-from support.servers import free_port, redis
+from support.servers import free_port, redis, stoppable_redis
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.dispatch import Broker, BrokerAway, Dispatcher, send_due
 from thinfilm_gateway.index.jobs import COMPRESS_CPU, COMPRESS_GPU, MAINTENANCE
@@ -96,6 +96,28 @@ def test_celery_workers_do_the_jobs_and_a_wiped_broker_loses_none(house: House, 
     broker.close()
     house.assert_archived([*lost, *sent_later, *dispatched])
     assert {job.state for job in house.jobs()} == {"done"}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_broker_that_is_stopped_and_started_empty_delays_jobs_and_loses_none(
+    build_house: Callable[..., House],
+) -> None:
+    first, second = ct_series(2), mr_series(2)
+    with stoppable_redis() as (url, server):
+        house = build_house(broker_url=url, log_level="warning")
+        dispatcher = Dispatcher(house.context.database, url)
+        with _celery_worker(house):
+            dispatcher.start()
+            house.receive(first)
+            _await_archived(house)
+            server.stop()
+            house.receive(second)
+            with pytest.raises(BrokerAway):
+                sweep(house.context)
+            server.start()
+            _await_archived(house)
+        dispatcher.stop()
+    house.assert_archived([*first, *second])
 
 
 def test_a_job_is_sent_once_until_it_may_have_been_lost(house: House, broker_url: str) -> None:

@@ -1,5 +1,8 @@
 import datetime as dt
 import errno
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -235,6 +238,42 @@ def test_trouble_with_disk_or_index_postpones_a_job_and_is_no_attempt(
             make_due(house)
     assert house.stray_files() == []
     assert house.work() == 1
+    house.assert_archived(series)
+
+
+MOUNTED_READ_ONLY = 'mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"; exec "$2" -c "$3"'
+ONE_JOB = """
+from thinfilm_gateway import config, data_folder
+from thinfilm_workers import runner
+from thinfilm_workers.context import Context
+
+settings = config.load()
+assert runner.run_next(Context.open(settings), "worker", runner.QUEUES)
+print(data_folder.room(settings).obstacle)
+"""
+
+
+def test_a_read_only_archive_holds_up_compression_and_nothing_else(house: House) -> None:
+    series = ct_series(3)
+    house.receive(series)
+    archive = house.context.settings.archive_dir
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-e", "-c", MOUNTED_READ_ONLY, "sh"]
+    done = subprocess.run(
+        [*alone, str(archive), sys.executable, ONE_JOB],
+        env={**os.environ, **house.context.settings.to_environment()},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert f"Nothing is compressed: {archive} cannot be written. Objects wait in the spool." in done.stdout
+    (job,) = house.jobs()
+    assert (job.state, job.attempts) == ("waiting", 0)
+    assert "Read-only file system" in str(job.error)
+    assert house.stray_files() == []
+    house.assert_retrievable(series)
+    make_due(house)
+    house.work()
     house.assert_archived(series)
 
 

@@ -14,8 +14,9 @@ from thinfilm_gateway.index.models import Base, Container, Instance, Patient, Se
 from thinfilm_workers.jobs.evict import evict
 from thinfilm_workers.jobs.reindex import IndexNotEmpty, reindex
 
-# What cannot be told from files: when something was last read or proven, and the numbers of the rows.
-NOT_KEPT = {"id", "last_read_at", "created_at", "verified_at", "patient_pk", "study_pk", "series_pk", "container_pk"}
+# What cannot be told from files: when something was last read or proven, or committed, and the numbers of the rows.
+NUMBERS = {"id", "patient_pk", "study_pk", "series_pk", "container_pk"}
+NOT_KEPT = NUMBERS | {"last_read_at", "created_at", "verified_at", "committed_at"}
 
 
 def _table(house: House, model: type[Base], **foreign: dict[int, Any]) -> list[dict[str, Any]]:
@@ -83,6 +84,7 @@ def test_spool_and_containers_alone_give_an_equal_index(
 
     assert report.damages == ()
     assert _index(rebuilt) == before
+    assert all(instance.committed_at for instance in rebuilt.instances()), "for all it knows, each was promised"
     assert (report.instances, report.containers) == (len(before["instances"]), len(before["containers"]))
     rebuilt.assert_retrievable([*kinds, *series, *conflicting, *waiting])
     assert [job.state for job in rebuilt.jobs()] == ["waiting"]

@@ -1,11 +1,14 @@
 """`thinfilm status`: what is kept, what waits, and what needs a hand."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy.orm import Session
 
 from thinfilm_gateway import data_folder
 from thinfilm_gateway.config import Settings
@@ -31,14 +34,19 @@ class Status:
 
 def status(settings: Settings) -> Status:
     """Read the state out of the index. Raises UnusableDataFolder, UnusableIndex."""
+    with reading(settings) as session:
+        return Status(index_status.summary(session), tuple(index_status.problems(session)), data_folder.room(settings))
+
+
+@contextlib.contextmanager
+def reading(settings: Settings) -> Iterator[Session]:
+    """Open the index of a gateway, running or not, to read in it. Raises UnusableDataFolder, UnusableIndex."""
     data_folder.require(settings.data_dir)
     database = Database(settings.index_url)
     try:
         database.check()
         with database.reading() as session:
-            return Status(
-                index_status.summary(session), tuple(index_status.problems(session)), data_folder.room(settings)
-            )
+            yield session
     finally:
         database.dispose()
 
@@ -58,6 +66,7 @@ def render(result: Status) -> RenderableType:
         "conflicts": f"{counts.conflicts} further revisions are kept and not served",
         "bytes": f"{archived_bytes:,} archived in {counts.container_bytes:,}{ratio}; {counts.waiting_bytes:,} not",
         "jobs": f"{counts.jobs_waiting} wait, {counts.jobs_running} run, {counts.jobs_failed} have failed",
+        "commitments": f"{counts.commitments_waiting} are to be reported, {counts.commitments_failed} were given up",
     }
     if result.room.free_bytes is not None:
         rows["free"] = f"{result.room.free_bytes:,} bytes on the disk of the spool"
@@ -66,6 +75,6 @@ def render(result: Status) -> RenderableType:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, text in rows.items():
         table.add_row(name, text)
-    problems = [Text(result.room.refusal)] if result.room.refusal else []
+    problems = [Text(sentence) for sentence in (result.room.refusal, result.room.obstacle) if sentence]
     problems += [Text(f"{problem.kind} {problem.uid} {problem.reason}") for problem in result.problems]
     return Group(table, Text("\nneeds a hand" if problems else "\nnothing needs a hand"), *problems)

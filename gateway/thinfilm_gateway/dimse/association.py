@@ -17,6 +17,7 @@ from pynetdicom.transport import AddressInformation
 
 from thinfilm_gateway.config import OPERATIONS, Operation
 from thinfilm_gateway.dimse import contexts, status
+from thinfilm_gateway.dimse.event_reports import EventReports
 from thinfilm_gateway.dimse.messages import DataSetSink, DIMSEServiceProvider
 from thinfilm_gateway.dimse.secure_transport import Encryption, SecureAssociationSocket
 from thinfilm_gateway.dimse.transport import AssociationSocket, DULServiceProvider
@@ -77,6 +78,7 @@ class Association(association.Association):
         self.allowed: Collection[Operation] = ()  # what the peer may ask for, once it is admitted
         self._open_store = open_store
         self._admit = admit
+        self.event_reports = EventReports(self)
         self.acse = ACSE(self)
         self.dul = DULServiceProvider(self)
         self.dimse = DIMSEServiceProvider(self)
@@ -131,6 +133,7 @@ class Association(association.Association):
     def _run_reactor(self) -> None:
         """Serve requests in the order in which they came; look at how the association stands in between."""
         while not self._kill:
+            self.event_reports.send_waiting()
             try:
                 context_id, message = self.dimse.take(self._seconds_to_idle())
             except queue.Empty:
@@ -200,6 +203,7 @@ class Association(association.Association):
         """End both threads; the last PDU still goes out if the peer takes it soon."""
         self._kill = True
         self.is_established = False
+        self.event_reports.end()
         self.dul.end(LINGER_SECONDS)
 
     def _seconds_to_idle(self) -> float | None:

@@ -20,6 +20,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from thinfilm_gateway.archive.presence import Presence
 from thinfilm_gateway.archive.spool import Spool, SpoolWriter
 from thinfilm_gateway.archive.store import ObjectStore
+from thinfilm_gateway.config import Duplicates
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.ingest import Outcome, Received, UnindexableDataSet, register_all
 
@@ -48,13 +49,21 @@ class _Waiting:
 class Committer:
     """Commits objects for all associations of a process, in a thread of its own."""
 
-    def __init__(self, spool: Spool, store: ObjectStore, database: Database, quiet: dt.timedelta) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        store: ObjectStore,
+        database: Database,
+        quiet: dt.timedelta,
+        duplicates: Duplicates = "keep-first",
+    ) -> None:
         """store: where archived objects lie; quiet: how long a series must be silent before it is compressed."""
         self.available = True  # whether the index took the last group, or answered since
         self._spool = spool
         self._presence = Presence(spool, store)
         self._database = database
         self._quiet = quiet
+        self._duplicates = duplicates
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
 
@@ -127,7 +136,11 @@ class Committer:
     def _register(self, group: list[_Waiting]) -> None:
         try:
             outcomes = register_all(
-                self._database, [_named(waiting) for waiting in group], self._quiet, presence=self._presence
+                self._database,
+                [_named(waiting) for waiting in group],
+                self._quiet,
+                presence=self._presence,
+                duplicates=self._duplicates,
             )
         except _INDEX_IS_AWAY as error:
             self.available = False
@@ -141,7 +154,7 @@ class Committer:
                 self._refuse(group[0], error)
         else:
             for waiting, outcome in zip(group, outcomes, strict=True):
-                if outcome is Outcome.IDENTICAL:
+                if outcome in (Outcome.IDENTICAL, Outcome.REJECTED):
                     self._drop(str(waiting.writer.name))
                 waiting.outcome.set_result(outcome)
 

@@ -29,10 +29,12 @@ SERVICE_TRANSFER_SYNTAXES: tuple[str, ...] = (
 )
 
 VERIFICATION = "1.2.840.10008.1.1"
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"  # Push Model (PS3.4 Annex J)
 
 # Classes beside storage for which there is a service, and the operation for which a peer needs permission.
 SERVICE_CLASSES: dict[str, Operation] = {
     VERIFICATION: "echo",
+    STORAGE_COMMITMENT: "commit",
     **dict.fromkeys(FIND, "find"),
     **dict.fromkeys(GET, "get"),
     **dict.fromkeys(MOVE, "move"),

@@ -1,4 +1,4 @@
-"""Identifiers, the data sets of query and retrieve messages, from and to bytes (PS3.4 C.4; PS3.5 7)."""
+"""Identifiers, the data sets of messages other than C-STORE, from and to bytes (PS3.4 C.4, Annex J; PS3.5 7)."""
 
 import zlib
 from collections.abc import Iterable
@@ -60,14 +60,19 @@ class Identifier:
         return next((key.value for key in self.keys if key.keyword == keyword), "")
 
 
-def decode_identifier(raw: bytes, transfer_syntax_uid: str) -> Identifier:
-    """Read the identifier of a request. Raises UnreadableIdentifier."""
+def decode_elements(raw: bytes, transfer_syntax_uid: str) -> Elements:
+    """Read the data set of a request. Raises UnreadableIdentifier."""
     try:
         if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
             raw = inflate(raw, _LARGEST)
-        elements = parse(raw, _encoding(transfer_syntax_uid))
+        return parse(raw, _encoding(transfer_syntax_uid))
     except MalformedElements as error:
         raise UnreadableIdentifier(str(error)) from error
+
+
+def decode_identifier(raw: bytes, transfer_syntax_uid: str) -> Identifier:
+    """Read the identifier of a request. Raises UnreadableIdentifier."""
+    elements = decode_elements(raw, transfer_syntax_uid)
     character_set = CharacterSet.of(elements.text(SPECIFIC_CHARACTER_SET))
     keys = tuple(
         Key(element.tag, element.vr, keyword_for_tag(element.tag), _text(element, character_set))

@@ -11,7 +11,7 @@ import pydicom
 import structlog
 from pynetdicom import _config, dimse
 from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.dimse_primitives import C_CANCEL, C_STORE
+from pynetdicom.dimse_primitives import C_CANCEL, C_STORE, N_EVENT_REPORT
 from pynetdicom.pdu_primitives import P_DATA
 
 from thinfilm_gateway.dimse.transport import WAITING_MESSAGES, Fragment, ReceivedData
@@ -28,6 +28,7 @@ LARGEST_IDENTIFIER_BYTES = 16 * 1024 * 1024  # a list of 200 000 UIDs
 WAITING_CANCELS = 10
 
 _LAST_COMMAND_FRAGMENT = b"\x03"
+_WAKE = object()  # stands where a message would
 _INVALID_PDU = "Evt19"
 
 
@@ -81,12 +82,18 @@ class DIMSEServiceProvider(dimse.DIMSEServiceProvider):
         """
         context_id, message = self.msg_queue.get(timeout=timeout)
         self._let_read_on()
-        return context_id, message
+        return context_id, None if message is _WAKE else message
+
+    def wake(self) -> None:
+        """Make a waiting `take` return; whoever waits for a response by `get_msg` waits on."""
+        self.msg_queue.put((None, _WAKE))
 
     def get_msg(self, block: bool = False) -> tuple[int | None, Any]:
         """Return the next message, for a service that waits for a response; (None, None) if none came in time."""
         try:
             context_id, message = self.msg_queue.get(block=block, timeout=self.dimse_timeout)
+            while message is _WAKE:
+                context_id, message = self.msg_queue.get(block=block, timeout=self.dimse_timeout)
         except queue.Empty:
             return None, None
         self._let_read_on()
@@ -157,6 +164,8 @@ class DIMSEServiceProvider(dimse.DIMSEServiceProvider):
         if isinstance(primitive, C_CANCEL):
             if len(self.cancel_req) < WAITING_CANCELS:
                 self.cancel_req[primitive.MessageIDBeingRespondedTo] = primitive
+        elif isinstance(primitive, N_EVENT_REPORT) and primitive.is_valid_response and self.assoc.is_acceptor:
+            self.assoc.event_reports.answer(primitive)
         else:
             self.msg_queue.put((self._context_id, primitive))
 

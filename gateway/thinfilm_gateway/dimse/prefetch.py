@@ -79,7 +79,7 @@ class Preparer:
             return Unsendable(instance, "The object is in quarantine: its bytes are no longer those received.")
         try:
             context = choose_context(instance.sop_class_uid, instance.transfer_syntax_uid, contexts)
-            fetched = self._fetch(instance)
+            fetched = self.fetch(instance)
             if context.transfer_syntax_uid == instance.transfer_syntax_uid:
                 return Ready(instance, context.context_id, fetched.dataset)
             with fetched:
@@ -91,7 +91,7 @@ class Preparer:
             log.exception("object_not_prepared", sop_instance_uid=instance.sop_instance_uid)
             return Unsendable(instance, "The object could not be prepared.")
 
-    def _fetch(self, instance: InstanceLocation) -> Fetched:
+    def fetch(self, instance: InstanceLocation) -> Fetched:
         """Fetch an object.
 
         Raises IntegrityError, with the instance quarantined, if no good copy is left; StorageAway, OSError.

@@ -29,6 +29,7 @@ from thinfilm_gateway.dimse.association import (
     Service,
 )
 from thinfilm_gateway.dimse.commit import Committer
+from thinfilm_gateway.dimse.commitment import CommitmentService
 from thinfilm_gateway.dimse.information_models import FIND, GET, MOVE
 from thinfilm_gateway.dimse.peers import Peers
 from thinfilm_gateway.dimse.query import QueryService
@@ -152,7 +153,8 @@ class Receiver:
         self._database = Database(settings.index_url)
         spool = Spool(settings.spool_dir)
         store = FolderStore(settings.archive_dir)
-        self._committer = Committer(spool, store, self._database, dt.timedelta(seconds=settings.series_quiet_seconds))
+        quiet = dt.timedelta(seconds=settings.series_quiet_seconds)
+        self._committer = Committer(spool, store, self._database, quiet, settings.duplicates)
         self._objects = ObjectReader(
             spool,
             store,
@@ -161,15 +163,17 @@ class Receiver:
             temporary_dir=settings.spool_dir,  # where a large object surely finds room
         )
         self._retrieval = RetrieveService(settings, peers, self._database, self._objects)
+        entity = _application_entity(settings)
+        self._commitment = CommitmentService(settings, peers, entity, self._database, spool, store, self._objects)
         storage = StorageService(spool, self._committer, settings.minimum_free_bytes)
         services: dict[str, Service] = {
             contexts.VERIFICATION: verification.serve,
             STORAGE: storage.serve,
+            contexts.STORAGE_COMMITMENT: self._commitment.serve,
             **dict.fromkeys(FIND, QueryService(settings.ae_title, self._database).find),
             **dict.fromkeys(GET, self._retrieval.get),
             **dict.fromkeys(MOVE, self._retrieval.move),
         }
-        entity = _application_entity(settings)
 
         def server(port: int, encryption: Encryption | None = None) -> AssociationServer:
             return AssociationServer(
@@ -203,6 +207,7 @@ class Receiver:
     def start(self) -> None:
         """Begin to accept associations."""
         self._committer.start()
+        self._commitment.start()
         for thread in self._threads:
             thread.start()
 
@@ -223,6 +228,7 @@ class Receiver:
             association.stop()
         for association in running:
             association.join()
+        self._commitment.stop()
         self._committer.stop()
         self._retrieval.close()
         self._objects.close()

@@ -1,4 +1,7 @@
-"""Status codes that the gateway sends and understands (PS3.7 Annex C, PS3.4 Tables B.2-1, C.4-1, C.4-2, C.4-3)."""
+"""Status codes that the gateway sends and understands (PS3.7 Annex C, PS3.4 Tables B.2-1, C.4-1, C.4-2, C.4-3).
+
+Failure reasons of storage commitment (PS3.3 C.14.1.1) are among them.
+"""
 
 SUCCESS = 0x0000  # PS3.7 C.1.1
 CANCEL = 0xFE00  # PS3.4 Tables C.4-1 to C.4-3: matching or sub-operations ended by a C-CANCEL
@@ -8,6 +11,14 @@ PENDING_OPTIONAL_KEYS_NOT_SUPPORTED = 0xFF01  # PS3.4 Table C.4-1
 PROCESSING_FAILURE = 0x0110  # PS3.7 C.5.12
 SOP_CLASS_NOT_SUPPORTED = 0x0122  # PS3.7 C.5.6
 NOT_AUTHORIZED = 0x0124  # PS3.7 Annex C: the peer may not use the service
+
+# Storage commitment: N-ACTION (PS3.7 10.1.4), and failure reasons (PS3.3 C.14.1.1), as are 0110 and 0122
+NO_SUCH_OBJECT_INSTANCE = 0x0112
+INVALID_ARGUMENT_VALUE = 0x0115
+CLASS_INSTANCE_CONFLICT = 0x0119
+NO_SUCH_ACTION = 0x0123
+DUPLICATE_TRANSACTION_UID = 0x0131
+RESOURCE_LIMITATION = 0x0213
 
 # C-STORE, PS3.4 Table B.2-1
 OUT_OF_RESOURCES = 0xA700

@@ -14,7 +14,7 @@ from thinfilm_gateway.archive.spool import Spool, SpoolWriter
 from thinfilm_gateway.dimse import status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.commit import CannotCommit, Committer
-from thinfilm_gateway.index.ingest import Received, UnindexableDataSet, required_uids
+from thinfilm_gateway.index.ingest import Outcome, Received, UnindexableDataSet, required_uids
 
 log = structlog.get_logger()
 
@@ -112,6 +112,9 @@ class StorageService:
         except Exception:
             log.exception("store_failed", peer=association.peer, sop_instance_uid=str(request.AffectedSOPInstanceUID))
             return Refused(status.PROCESSING_FAILURE, "The gateway failed; see its log.")
+        if outcome is Outcome.REJECTED:
+            comment = "Other content is kept under this SOP Instance UID already."
+            return Refused(status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, comment)
         log.debug("stored", peer=association.peer, sop_instance_uid=received.sop_instance_uid, outcome=outcome.name)
         return None
 

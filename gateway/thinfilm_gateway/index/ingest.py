@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom import Dataset
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from thinfilm_gateway.archive.presence import NamedCopies, Presence
 from thinfilm_gateway.archive.values import text
+from thinfilm_gateway.config import Duplicates
 from thinfilm_gateway.index import audit, jobs
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.duplicates import CONTENT_CONFLICT, RELATIONAL_MISMATCH
 from thinfilm_gateway.index.models import Container, Instance, Patient, Series, Study
 from thinfilm_gateway.index.rows import Row, instance_row, patient_identity, patient_row, series_row, study_row
 from thinfilm_gateway.index.sql import insert_into
@@ -45,6 +47,7 @@ class Outcome(enum.Enum):
     STORED = "stored"  # it is in the index; its spool file is the object of record
     IDENTICAL = "identical"  # the same bytes are kept already; its spool file is not needed
     CONFLICT = "conflict"  # kept as a further revision beside other bytes of the same SOP Instance UID
+    REJECTED = "rejected"  # other bytes of a SOP Instance UID that is there already; they are not kept
 
 
 @dataclass(frozen=True)
@@ -104,31 +107,39 @@ def register_all(
     quiet: dt.timedelta,
     now: dt.datetime | None = None,
     presence: Presence | None = None,
+    duplicates: Duplicates = "keep-first",
 ) -> list[Outcome]:
     """Enter a batch in one transaction, durable on return; the outcomes are in the order of the batch.
 
     `quiet` after this, the jobs of the series are due. Safe while other processes enter the same series.
     presence: looks for the kept copy before an object counts as IDENTICAL; give it where that lets the new one go.
+    duplicates: what becomes of other content under a known SOP Instance UID; only with "reject" is it REJECTED.
     Raises UnindexableDataSet (nothing of the batch is entered) and SQLAlchemyError if the index is away.
     """
     entries = [_Entry(received, required_uids(received.attributes)) for received in batch]
     for attempt in range(1, RACES + 1):
         try:
             with database.session() as session:
-                return _register(session, entries, quiet, now or dt.datetime.now(dt.UTC), presence)
+                return _register(session, entries, quiet, now or dt.datetime.now(dt.UTC), presence, duplicates)
         except (LostRace, IntegrityError, OperationalError) as error:
             if attempt == RACES or not _is_race(error):
                 raise
     raise AssertionError("unreachable")
 
 
-def register(session: Session, received: Received, quiet: dt.timedelta, now: dt.datetime | None = None) -> Outcome:
+def register(
+    session: Session,
+    received: Received,
+    quiet: dt.timedelta,
+    now: dt.datetime | None = None,
+    duplicates: Duplicates = "keep-first",
+) -> Outcome:
     """Enter one object in the caller's transaction, which the caller tries again after LostRace or IntegrityError.
 
     Raises UnindexableDataSet.
     """
     entries = [_Entry(received, required_uids(received.attributes))]
-    return _register(session, entries, quiet, now or dt.datetime.now(dt.UTC), None)[0]
+    return _register(session, entries, quiet, now or dt.datetime.now(dt.UTC), None, duplicates)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +178,12 @@ class _Revision:
 
 
 def _register(
-    session: Session, entries: Sequence[_Entry], quiet: dt.timedelta, now: dt.datetime, presence: Presence | None
+    session: Session,
+    entries: Sequence[_Entry],
+    quiet: dt.timedelta,
+    now: dt.datetime,
+    presence: Presence | None,
+    duplicates: Duplicates,
 ) -> list[Outcome]:
     known = _known_revisions(session, [entry.received.sop_instance_uid for entry in entries])
     outcomes: list[Outcome] = []
@@ -185,9 +201,12 @@ def _register(
             healing.append((entry, same))
             revisions[revisions.index(same)] = _kept(entry, same.revision)
             outcomes.append(Outcome.STORED)
+        elif revisions and duplicates == "reject":
+            _record_conflict(session, entry, revisions, duplicates, now)
+            outcomes.append(Outcome.REJECTED)
         else:
             if revisions:
-                _record_conflict(session, entry, revisions, now)
+                _record_conflict(session, entry, revisions, duplicates, now)
             revision = _kept(entry, len(revisions) + 1)
             revisions.append(revision)
             new.append((entry, revision.revision))
@@ -195,12 +214,32 @@ def _register(
     series_pks = _series_pks(session, [entry for entry, _ in (*new, *healing)])
     for entry, damaged in healing:
         _heal(session, damaged, entry.received, series_pks[entry.series_key])
-    rows = [_instance_row(entry, revision, series_pks[entry.series_key]) for entry, revision in new]
-    if rows:
-        session.connection().execute(insert_into(session, Instance), rows)
+    _insert(session, new, series_pks, duplicates)
     # Last, because the rows of the jobs stay locked until the commit.
     jobs.request_compression(session, set(series_pks.values()), now + quiet, now)
     return outcomes
+
+
+def _insert(
+    session: Session,
+    new: Sequence[tuple[_Entry, int]],
+    series_pks: dict[tuple[str, str], int],
+    duplicates: Duplicates,
+) -> None:
+    """Insert the rows of new objects: each the first under its UID, or a further revision."""
+    newest_counts = duplicates == "version"
+    served = {entry.received.sop_instance_uid: revision for entry, revision in new if newest_counts or revision == 1}
+    superseded = [uid for uid, revision in served.items() if revision > 1]
+    if superseded:
+        statement = update(Instance).where(Instance.sop_instance_uid.in_(superseded), Instance.current.is_(True))
+        session.execute(statement.values(current=False).execution_options(synchronize_session=False))
+    rows = [
+        _instance_row(entry, revision, series_pks[entry.series_key])
+        | {"current": served.get(entry.received.sop_instance_uid) == revision}
+        for entry, revision in new
+    ]
+    if rows:
+        session.connection().execute(insert_into(session, Instance), rows)
 
 
 def _kept(entry: _Entry, revision: int) -> _Revision:
@@ -284,13 +323,21 @@ def _heal(session: Session, damaged: _Revision, received: Received, series_pk: i
     audit.record(session, "healed", received.sop_instance_uid, received.sender_ae_title, "An identical copy arrived.")
 
 
-def _record_conflict(session: Session, entry: _Entry, revisions: Sequence[_Revision], now: dt.datetime) -> None:
+def _record_conflict(
+    session: Session, entry: _Entry, revisions: Sequence[_Revision], duplicates: Duplicates, now: dt.datetime
+) -> None:
     received = entry.received
     if any(revision.series_key == entry.series_key for revision in revisions):
-        kind, difference = "content_conflict", "other content"
+        kind, difference = CONTENT_CONFLICT, "other content"
     else:
-        kind, difference = "relational_mismatch", "another study or series"
-    detail = f"Kept as revision {len(revisions) + 1}, not served: it has {difference}."
+        kind, difference = RELATIONAL_MISMATCH, "another study or series"
+    kept_as = f"Kept as revision {len(revisions) + 1}"
+    fate = {
+        "keep-first": f"{kept_as}, not served",
+        "version": f"{kept_as}, which is served from now on",
+        "reject": "Rejected",
+    }
+    detail = f"{fate[duplicates]}: it has {difference}."
     audit.record(session, kind, received.sop_instance_uid, received.sender_ae_title, detail, now)
 
 
@@ -373,7 +420,6 @@ def _instance_row(entry: _Entry, revision: int, series_pk: int) -> Row:
         "series_pk": series_pk,
         "sop_instance_uid": received.sop_instance_uid,
         "revision": revision,
-        "current": revision == 1,
         "sop_class_uid": received.sop_class_uid,
         "transfer_syntax_uid": received.transfer_syntax_uid,
         **instance_row(received.attributes),

@@ -231,7 +231,7 @@ def _end_attempt(session: Session, job: Any, error: str, max_attempts: int, now:
         ended = {"finished_at": now, "lease_owner": None, "lease_until": None, "error": error}
         move_job(session, job.id, JobState.RUNNING, JobState.FAILED, job.lease_owner, **ended)
         return JobState.FAILED
-    _wait_again(session, job, now + _backoff(job.attempts), attempts=job.attempts, error=error)
+    _wait_again(session, job, now + backoff(job.attempts), attempts=job.attempts, error=error)
     return JobState.WAITING
 
 
@@ -249,7 +249,8 @@ def _wait_again(session: Session, job: Any, not_before: dt.datetime, attempts: i
     move_job(session, job.id, JobState.RUNNING, JobState.WAITING, job.lease_owner, **waiting)
 
 
-def _backoff(attempts: int) -> dt.timedelta:
+def backoff(attempts: int) -> dt.timedelta:
+    """Return how long to wait after attempt number `attempts`."""
     doublings = min(attempts - 1, 10)  # enough to reach the longest pause, and never too much for a timedelta
     return min(FIRST_BACKOFF * (1 << doublings), LONGEST_BACKOFF)
 

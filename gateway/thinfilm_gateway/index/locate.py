@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from thinfilm_gateway.archive.objects import ObjectLocation
+from thinfilm_gateway.archive.presence import NamedCopies
 from thinfilm_gateway.index.levels import UNIQUE_KEYS, InvalidIdentifier, Level
 from thinfilm_gateway.index.models import Container, Instance, Patient, Series, Study
 from thinfilm_gateway.index.sql import one_of
@@ -66,6 +67,21 @@ def locate_instance(session: Session, instance_pk: int) -> InstanceLocation | No
     """Return where an instance lies now, be it served or a further revision; None if the index does not know it."""
     row = session.execute(_SELECT.where(Instance.id == instance_pk)).first()
     return None if row is None else _location(row)
+
+
+def locate_revisions(
+    session: Session, sop_instance_uids: Sequence[str]
+) -> dict[str, list[tuple[InstanceLocation, NamedCopies]]]:
+    """Return every revision that is kept under these UIDs, served or not, with its copies."""
+    statement = _SELECT.add_columns(Container.size_bytes).where(
+        one_of(session, Instance.sop_instance_uid, sop_instance_uids)
+    )
+    found: dict[str, list[tuple[InstanceLocation, NamedCopies]]] = {}
+    for row in session.execute(statement.order_by(Instance.container_pk, Instance.container_entry, Instance.id)):
+        spool_bytes = row.dataset_offset + row.dataset_bytes
+        copies = NamedCopies(row.spool_name, spool_bytes, row.key, row.size_bytes)
+        found.setdefault(row.sop_instance_uid, []).append((_location(row), copies))
+    return found
 
 
 def _location(row: Any) -> InstanceLocation:

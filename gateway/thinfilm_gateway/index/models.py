@@ -15,7 +15,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import DateTime
 
-from thinfilm_gateway.index.states import InstanceState, JobState
+from thinfilm_gateway.index.states import CommitmentState, InstanceState, JobState
 
 INDEXED_CHARACTERS = 600
 """Characters that an indexed column keeps: a B-tree entry of PostgreSQL holds 2704 bytes, at up to 4 a character."""
@@ -106,6 +106,7 @@ class Base(DeclarativeBase):
         dt.datetime: UtcDateTime,
         InstanceState: _state(InstanceState, name="instance_state"),
         JobState: _state(JobState, name="job_state"),
+        CommitmentState: _state(CommitmentState, name="commitment_state"),
     }
 
 
@@ -225,6 +226,7 @@ class Instance(Base):
     container_pk: Mapped[int | None] = mapped_column(ForeignKey("containers.id"), index=True)
     container_entry: Mapped[int | None]  # position in the container's list of entries
     stored_bytes: Mapped[int | None]  # its share of the container
+    committed_at: Mapped[dt.datetime | None]  # when storage commitment was given first: its bytes are promised since
 
 
 class Container(Base):
@@ -264,6 +266,29 @@ class Job(Base):
     sent_at: Mapped[dt.datetime | None]  # when the broker was last told of it
     error: Mapped[str | None]  # one sentence about the last failure
     created_at: Mapped[dt.datetime]
+    finished_at: Mapped[dt.datetime | None]
+
+
+class Commitment(Base):
+    """A request for storage commitment, what came of it, and how the report of it goes (PS3.4 Annex J)."""
+
+    __tablename__ = "commitments"
+    __table_args__ = (
+        UniqueConstraint("transaction_uid", "repetition"),
+        Index("ix_commitments_due", "state", "not_before"),
+    )
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    transaction_uid: Mapped[str]
+    repetition: Mapped[int]  # 1 is the first request under this UID; the others commit nothing
+    ae_title: Mapped[str]  # who asked, and is told
+    referenced: Mapped[str]  # JSON: a list of [SOP Class UID, SOP Instance UID]
+    failure_reasons: Mapped[str | None]  # JSON: of each of these, 0 where it was committed; None until examined
+    state: Mapped[CommitmentState]
+    not_before: Mapped[dt.datetime]  # due from here on; until then somebody may be at work on it
+    attempts: Mapped[int]  # how often it was taken
+    error: Mapped[str | None]  # one sentence about the last failure
+    requested_at: Mapped[dt.datetime]  # or begun anew by `thinfilm retry`
     finished_at: Mapped[dt.datetime | None]
 
 

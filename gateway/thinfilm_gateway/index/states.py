@@ -1,4 +1,4 @@
-"""The life of an instance and of a job: the states, and the only transitions there are."""
+"""The life of an instance, a job and a storage commitment: the states, and the only transitions there are."""
 
 import enum
 
@@ -21,6 +21,15 @@ class JobState(enum.StrEnum):
     FAILED = "failed"  # max_attempts reached; listed by `thinfilm status`
 
 
+class CommitmentState(enum.StrEnum):
+    """Where a request for storage commitment stands."""
+
+    REQUESTED = "requested"  # what it names has not been examined yet
+    EXAMINED = "examined"  # the outcome is known; the peer has not taken the report of it yet
+    REPORTED = "reported"  # the peer has taken the report
+    FAILED = "failed"  # the peer did not take the report in all the time it had; listed by `thinfilm status`
+
+
 INSTANCE_TRANSITIONS: dict[InstanceState, frozenset[InstanceState]] = {
     InstanceState.RECEIVED: frozenset({InstanceState.ARCHIVED, InstanceState.AS_RECEIVED, InstanceState.QUARANTINED}),
     InstanceState.ARCHIVED: frozenset({InstanceState.QUARANTINED}),
@@ -33,6 +42,14 @@ JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.RUNNING: frozenset({JobState.WAITING, JobState.DONE, JobState.FAILED}),
     JobState.DONE: frozenset(),
     JobState.FAILED: frozenset({JobState.WAITING}),
+}
+
+
+COMMITMENT_TRANSITIONS: dict[CommitmentState, frozenset[CommitmentState]] = {
+    CommitmentState.REQUESTED: frozenset({CommitmentState.EXAMINED, CommitmentState.FAILED}),
+    CommitmentState.EXAMINED: frozenset({CommitmentState.REPORTED, CommitmentState.FAILED}),
+    CommitmentState.REPORTED: frozenset(),
+    CommitmentState.FAILED: frozenset({CommitmentState.REQUESTED}),
 }
 
 
@@ -50,3 +67,9 @@ def check_job(old: JobState, new: JobState) -> None:
     """Raise ForbiddenTransition unless a job may go from `old` to `new`."""
     if new not in JOB_TRANSITIONS[old]:
         raise ForbiddenTransition(f"A job cannot go from {old} to {new}.")
+
+
+def check_commitment(old: CommitmentState, new: CommitmentState) -> None:
+    """Raise ForbiddenTransition unless a storage commitment may go from `old` to `new`."""
+    if new not in COMMITMENT_TRANSITIONS[old]:
+        raise ForbiddenTransition(f"A storage commitment cannot go from {old} to {new}.")

@@ -7,8 +7,9 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from thinfilm_gateway.index.models import AuditEvent, Container, Instance, Job, Patient, Series, Study
-from thinfilm_gateway.index.states import InstanceState, JobState
+from thinfilm_gateway.index.duplicates import CONTENT_CONFLICT, RELATIONAL_MISMATCH
+from thinfilm_gateway.index.models import AuditEvent, Commitment, Container, Instance, Job, Patient, Series, Study
+from thinfilm_gateway.index.states import CommitmentState, InstanceState, JobState
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Summary:
     jobs_waiting: int
     jobs_running: int
     jobs_failed: int
+    commitments_waiting: int
+    commitments_failed: int
     oldest_due: dt.datetime | None
 
     @property
     def needs_a_hand(self) -> bool:
         """Whether something will not mend itself."""
-        return bool(self.jobs_failed or self.as_received or self.quarantined)
+        return bool(self.jobs_failed or self.as_received or self.quarantined or self.commitments_failed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers by name; the time in ISO 8601."""
@@ -52,7 +55,8 @@ class Summary:
 class Problem:
     """Something that an admin should look at.
 
-    kind: "failed_job", "as_received", "quarantined" or "conflict". uid: of the series of a job, else of the instance.
+    kind: "failed_job", "commitment_not_reported", "as_received", "quarantined" or "conflict". uid: of the series of a
+    job, of the transaction of a storage commitment, else of the instance.
     reason: one sentence, empty if none is known.
     """
 
@@ -75,6 +79,8 @@ def summary(session: Session, now: dt.datetime | None = None) -> Summary:
     ).all()
     states = {row[0]: row[1] for row in instances}
     jobs = {row[0]: row[1] for row in session.execute(select(Job.state, func.count()).group_by(Job.state))}
+    requests = select(Commitment.state, func.count()).group_by(Commitment.state)
+    commitments = {row[0]: row[1] for row in session.execute(requests)}
     containers, container_bytes = session.execute(
         select(func.count(), func.coalesce(func.sum(Container.size_bytes), 0)).select_from(Container)
     ).one()
@@ -95,6 +101,10 @@ def summary(session: Session, now: dt.datetime | None = None) -> Summary:
         jobs_waiting=jobs.get(JobState.WAITING, 0),
         jobs_running=jobs.get(JobState.RUNNING, 0),
         jobs_failed=jobs.get(JobState.FAILED, 0),
+        commitments_waiting=sum(
+            commitments.get(state, 0) for state in (CommitmentState.REQUESTED, CommitmentState.EXAMINED)
+        ),
+        commitments_failed=commitments.get(CommitmentState.FAILED, 0),
         oldest_due=session.scalar(
             select(func.min(Job.not_before)).where(Job.state == JobState.WAITING, Job.not_before <= now)
         ),
@@ -107,10 +117,13 @@ def problems(session: Session, limit: int = 100) -> list[Problem]:
     failed = select(Series.series_instance_uid, Job.error).join(Series, Series.id == Job.series_pk)
     failed = failed.where(Job.state == JobState.FAILED).order_by(Job.id.desc()).limit(limit)
     found += [Problem("failed_job", uid, error or "") for uid, error in session.execute(failed)]
+    unreported = select(Commitment.transaction_uid, Commitment.error).where(Commitment.state == CommitmentState.FAILED)
+    unreported = unreported.order_by(Commitment.id.desc()).limit(limit)
+    found += [Problem("commitment_not_reported", uid, error or "") for uid, error in session.execute(unreported)]
     for kind, condition, event_kinds in (
         ("as_received", Instance.state == InstanceState.AS_RECEIVED, ("left_as_received",)),
         ("quarantined", Instance.state == InstanceState.QUARANTINED, ("quarantined",)),
-        ("conflict", Instance.current.is_(False), ("content_conflict", "relational_mismatch")),
+        ("conflict", Instance.current.is_(False), (CONTENT_CONFLICT, RELATIONAL_MISMATCH)),
     ):
         detail = (
             select(AuditEvent.detail)

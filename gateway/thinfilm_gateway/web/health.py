@@ -68,8 +68,9 @@ class HealthPage:
 def examine(settings: Settings, database: Database, processes: Processes) -> tuple[HTTPStatus, dict[str, Any]]:
     """Return the HTTP status and the document of /health.
 
-    `status` is "down" (503) without index or receiver, "degraded" (200) where C-STORE is refused, a process is missing
-    or something needs a hand, else "ok". What is kept can be retrieved while it is degraded, hence the 200.
+    `status` is "down" (503) without index or receiver; "degraded" (200) where C-STORE is refused, nothing is
+    compressed, a process is missing or something needs a hand; else "ok". What is kept can be retrieved while it is
+    degraded, hence the 200.
     """
     document: dict[str, Any] = {"status": "ok", "ae_title": settings.ae_title, "dicom_port": settings.dicom_port}
     document["processes"] = asdict(processes)
@@ -86,6 +87,8 @@ def examine(settings: Settings, database: Database, processes: Processes) -> tup
         return HTTPStatus.SERVICE_UNAVAILABLE, document | {"status": "down", "reason": "no receiver lives"}
     if room.refusal:
         return HTTPStatus.OK, document | {"status": "degraded", "reason": room.refusal}
+    if room.obstacle:
+        return HTTPStatus.OK, document | {"status": "degraded", "reason": room.obstacle}
     missing = processes.receivers_alive < processes.receivers or processes.workers_alive < processes.workers
     if missing:
         return HTTPStatus.OK, document | {"status": "degraded", "reason": "a process has died and is being restarted"}

@@ -38,7 +38,7 @@ from support.query_retrieve import archive
 from support.receiver import Running, receiver_process, running_receiver, wait_until
 from support.relay import Cut, Relay, relay
 from support.scu import Answer, StorageUser, storage_user, store_all
-from support.servers import PostgresServer, free_port, postgres
+from support.servers import PostgresServer, free_port, postgres, stoppable_postgres
 from thinfilm_gateway.archive import part10, values
 from thinfilm_gateway.archive.dataset import UnreadableDataSet, outline
 from thinfilm_gateway.archive.spool import Spool
@@ -329,6 +329,26 @@ def test_an_index_that_is_away_is_told_and_objects_are_taken_when_it_is_back(
         line.cut(Cut.NEVER)
         wait_until(lambda: user.store(OTHER_CT) == STORED, "objects are taken again")
     assert kept(receiver) == {CT.sop_instance_uid: CT.dataset, OTHER_CT.sop_instance_uid: OTHER_CT.dataset}
+
+
+def test_a_database_that_is_stopped_and_started_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    series = ct_series(30, 32)
+    large = large_object(24 * MIB)
+    with (
+        stoppable_postgres() as (server, database),
+        running_receiver(tmp_path, database_url=server.create_database("thinfilm")) as receiver,
+        storage_user(receiver.port, [*series, large]) as user,
+    ):
+        assert [user.store(one) for one in series[:10]] == [STORED] * 10
+        database.stop()
+        assert user.store(series[10]) == INDEX_AWAY
+        left = len(receiver.files())
+        assert user.store(large) == INDEX_AWAY
+        assert len(receiver.files()) == left, "it was refused before it was read"
+        database.start()
+        wait_until(lambda: user.store(series[10]) == STORED, "objects are taken again")
+        assert [user.store(one) for one in [*series[11:], large]] == [STORED] * 20
+        assert kept(receiver) == {one.sop_instance_uid: one.dataset for one in [*series, large]}
 
 
 def test_an_object_whose_commit_did_not_reach_the_index_leaves_its_file_to_the_sweep(

@@ -201,6 +201,8 @@ def test_the_summary_counts_everything(database: Database) -> None:
         "jobs_waiting": 2,
         "jobs_running": 0,
         "jobs_failed": 0,
+        "commitments_waiting": 0,
+        "commitments_failed": 0,
         "oldest_due": (EARLY + QUIET).isoformat(),
     }
 

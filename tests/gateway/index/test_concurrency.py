@@ -6,14 +6,16 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 
+import pytest
 from sqlalchemy import func, select, text
 
-from support.index_processes import claim_all, register_shared
+from support.index_processes import claim_all, register_contents, register_shared
 from support.received import QUIET, new_uid, received
+from thinfilm_gateway.config import Duplicates
 from thinfilm_gateway.index import archiving
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.ingest import Outcome, register, register_all
-from thinfilm_gateway.index.models import Instance, Job, Patient, Series, Study
+from thinfilm_gateway.index.models import AuditEvent, Instance, Job, Patient, Series, Study
 
 PROCESSES = 3
 
@@ -54,6 +56,24 @@ def test_of_two_copies_that_heal_an_instance_at_once_one_is_kept(database: Datab
         assert second.result() == [Outcome.IDENTICAL]
     with database.reading() as session:
         assert session.scalars(select(Instance.spool_name)).all() == ["first"]
+
+
+@pytest.mark.parametrize("duplicates", ["keep-first", "version", "reject"])
+def test_processes_that_send_other_contents_of_one_uid_at_once_leave_one_served_and_drop_none(
+    database: Database, database_url: str, duplicates: Duplicates
+) -> None:
+    uid = new_uid()
+    contents = [[f"{process}/{number}" for number in range(8)] for process in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        sent = [pool.submit(register_contents, database_url, uid, own, duplicates) for own in contents]
+        outcomes = Counter(outcome for future in sent for outcome in future.result())
+    kept = 1 if duplicates == "reject" else 16
+    assert outcomes == {"STORED": 1, "REJECTED" if duplicates == "reject" else "CONFLICT": 15}
+    with database.reading() as session:
+        rows = session.execute(select(Instance.revision, Instance.current).order_by(Instance.revision)).all()
+        assert session.scalar(select(func.count()).select_from(AuditEvent)) == 15
+    assert [row.revision for row in rows] == list(range(1, kept + 1))
+    assert [row.revision for row in rows if row.current] == [kept if duplicates == "version" else 1]
 
 
 def test_processes_that_claim_at_once_share_the_jobs_out(database: Database, database_url: str) -> None:

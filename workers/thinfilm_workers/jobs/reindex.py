@@ -22,7 +22,8 @@ from sqlalchemy.orm import Session
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import Container, open_container
 from thinfilm_gateway.archive.container.report import frame_codecs, stored_shares
-from thinfilm_gateway.index import archiving, holdings
+from thinfilm_gateway.config import Duplicates
+from thinfilm_gateway.index import archiving, commitments, holdings
 from thinfilm_gateway.index.archiving import Placement
 from thinfilm_gateway.index.ingest import Received, register
 from thinfilm_workers.context import Context
@@ -150,25 +151,21 @@ class _Survey:
                 notes.add(_Copy(_slim(spooled.received), spooled.is_damaged))
             self._progress()
 
-    def merged(self, copies: Iterable[_Copy]) -> Iterator[_Copy]:
-        """Make one of the copies of one object: in its newest container, with its spool file if that is good.
-
-        A spool file with another SHA-256 in its name is an object of its own.
-        """
-        spooled: dict[str, _Copy] = {}
+    def merged(self, copies: Iterable[_Copy]) -> _Copy:
+        """Make one of the copies of one object: in its newest container, with its spool file if that is good."""
+        spooled: _Copy | None = None
         home: _Copy | None = None
         for copy in copies:
             if copy.container_key is None:
-                held = spooled.get(copy.received.sha256)
-                if held is None or held.is_damaged:
-                    spooled[copy.received.sha256] = copy
+                if spooled is None or spooled.is_damaged:
+                    spooled = copy
             elif home is None or self._stored_at(copy) > self._stored_at(home):
                 home = copy
-        if home is not None:
-            same = spooled.pop(home.received.sha256, None)
-            spool_name = same.received.spool_name if same and not same.is_damaged else None
-            yield replace(home, received=replace(home.received, spool_name=spool_name))
-        yield from spooled.values()
+        if home is None:
+            assert spooled is not None, "There is a copy at least."
+            return spooled
+        spool_name = spooled.received.spool_name if spooled and not spooled.is_damaged else None
+        return replace(home, received=replace(home.received, spool_name=spool_name))
 
     def _stored_at(self, copy: _Copy) -> dt.datetime:
         return self.facts[str(copy.container_key)].created_at
@@ -196,30 +193,38 @@ def _slim(received: Received) -> Received:
     )
 
 
+def _identity(copy: _Copy) -> tuple[dt.datetime, str, str]:
+    """Return what the copies of one object share."""
+    return copy.received.received_at, copy.received.sop_instance_uid, copy.received.sha256
+
+
 def _enter(session: Session, context: Context, notes: Iterable[_Copy], survey: _Survey) -> ReindexReport:
     """Enter what was noted."""
     quiet = dt.timedelta(seconds=context.settings.series_quiet_seconds)
+    # What is kept stays, whatever the settings reject by now.
+    duplicates: Duplicates = "version" if context.settings.duplicates == "version" else "keep-first"
     homes: dict[str, list[Placement]] = defaultdict(list)
     housed: set[int] = set()
     damaged: set[int] = set()
-    for _, copies in groupby(notes, key=lambda copy: (copy.received.received_at, copy.received.sop_instance_uid)):
-        for copy in survey.merged(copies):
-            received = copy.received
+    for _, copies in groupby(notes, key=_identity):
+        copy = survey.merged(copies)
+        received = copy.received
+        pk = holdings.instance_pk(session, received)
+        if pk is None or (pk in damaged and not copy.is_damaged):
+            register(session, received, quiet, duplicates=duplicates)
             pk = holdings.instance_pk(session, received)
-            if pk is None or (pk in damaged and not copy.is_damaged):
-                register(session, received, quiet)
-                pk = holdings.instance_pk(session, received)
-                assert pk is not None, "It was registered just now."
-                damaged.discard(pk)
-                if copy.is_damaged:
-                    archiving.quarantine(session, pk, DAMAGED)
-                    damaged.add(pk)
-            if copy.container_key and pk not in housed:
-                homes[copy.container_key].append(Placement(pk, copy.entry, copy.stored_bytes))
-                housed.add(pk)
+            assert pk is not None, "It was registered just now."
+            damaged.discard(pk)
+            if copy.is_damaged:
+                archiving.quarantine(session, pk, DAMAGED)
+                damaged.add(pk)
+        if copy.container_key and pk not in housed:
+            homes[copy.container_key].append(Placement(pk, copy.entry, copy.stored_bytes))
+            housed.add(pk)
     for key, placements in homes.items():
         facts = survey.facts[key]
         archiving.record_container(session, key, facts.size_bytes, facts.codecs, placements, facts.created_at)
     holdings.drop_needless_jobs(session)
+    commitments.presume_all(session)
     instances, spool_copies = holdings.count_instances(session)
     return ReindexReport(len(homes), instances, spool_copies, tuple(survey.damages))

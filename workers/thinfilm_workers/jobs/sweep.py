@@ -13,7 +13,7 @@ from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import open_container
 from thinfilm_gateway.archive.presence import Presence
 from thinfilm_gateway.dispatch import Broker, send_due
-from thinfilm_gateway.index import archiving, holdings, jobs
+from thinfilm_gateway.index import archiving, commitments, holdings, jobs
 from thinfilm_gateway.index.holdings import HeldContainer
 from thinfilm_gateway.index.ingest import Outcome, Received, register, register_all
 from thinfilm_gateway.index.states import JobState
@@ -47,10 +47,14 @@ def sweep(context: Context) -> None:
 def tidy(context: Context, grace: dt.timedelta = GRACE) -> None:
     """Compare files and rows: adopt spool files without a row, remove containers and temporary files of nobody.
 
+    Storage commitments that were finished long ago are forgotten.
+
     Reads every name in spool and archive; run it seldom. Files younger than `grace` may still get their row. What goes
     wrong with one file is logged and keeps nothing from being done for the others.
     """
     limit = time.time() - grace.total_seconds()
+    with context.database.session() as session:
+        commitments.forget(session, dt.datetime.now(dt.UTC) - commitments.KEPT_FOR)
     for name in _unknown(context, context.spool.names(), holdings.known_spool_names):
         with _one_at_a_time("spool file", name):
             _adopt(context, name, limit)
