@@ -105,7 +105,7 @@ def test_a_broker_that_is_stopped_and_started_empty_delays_jobs_and_loses_none(
     first, second = ct_series(2), mr_series(2)
     with stoppable_redis() as (url, server):
         house = build_house(broker_url=url, log_level="warning")
-        dispatcher = Dispatcher(house.context.database, url)
+        dispatcher = Dispatcher(house.context.database, Broker(url))
         with _celery_worker(house):
             dispatcher.start()
             house.receive(first)

@@ -62,8 +62,8 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """Run a transaction that only reads; a write in it fails."""
-        with Session(self._reading_engine, expire_on_commit=False) as session, session.begin():
+        """Run a transaction that only reads, and is rolled back; a write in it fails."""
+        with Session(self._reading_engine) as session:
             yield session
 
     def is_reachable(self) -> bool:
