@@ -17,6 +17,7 @@ from pydicom.data import get_testdata_file
 
 from support import codec_goldens
 from support.containers import open_bytes, pack_files
+from support.mutations import single_mutations
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
@@ -229,34 +230,15 @@ def test_parameters_name_the_model_by_its_content() -> None:
     assert named(bytes.fromhex(CURRENT)).identity.hex() == CURRENT
 
 
-def _mutations(data: bytes, random: np.random.Generator, count: int) -> list[bytes]:
-    found: list[bytes] = []
-    while len(found) < count:
-        changed, at = bytearray(data), int(random.integers(0, len(data)))
-        match random.integers(0, 4):
-            case 0:
-                changed[at] ^= 1 << int(random.integers(0, 8))
-            case 1:
-                del changed[at:]
-            case 2:
-                changed += random.bytes(int(random.integers(1, 9)))
-            case _:
-                other = int(random.integers(0, len(data)))
-                changed[at : at + 16] = data[other : other + 16]
-        if bytes(changed) != data:
-            found.append(bytes(changed))
-    return found
-
-
 def test_damaged_streams_are_refused_even_behind_a_right_checksum() -> None:
     block = PixelBlock(volume((2, 14, 16)), 12)
     parameters = CODEC.prepare(block)
     stream = CODEC.encode(block, parameters)
     random = np.random.default_rng(7)
-    for damaged in _mutations(stream, random, 300):
+    for damaged in single_mutations(stream, random, 300):
         with pytest.raises(CorruptStream):
             CODEC.decode(damaged, block.layout, parameters)
-    refused, payloads = 0, _mutations(unseal(stream), random, 80)
+    refused, payloads = 0, single_mutations(unseal(stream), random, 80)
     for payload in payloads:
         try:
             decoded = CODEC.decode(seal(payload), block.layout, parameters)
@@ -271,7 +253,7 @@ def test_damaged_parameters_are_refused_or_decode_to_samples() -> None:
     block = PixelBlock(volume((1, 6, 7)), 12)
     parameters = CODEC.prepare(block)
     stream = CODEC.encode(block, parameters)
-    for damaged in _mutations(parameters, np.random.default_rng(8), 100):
+    for damaged in single_mutations(parameters, np.random.default_rng(8), 100):
         try:
             assert CODEC.decode(stream, block.layout, damaged).shape == block.samples.shape
         except CorruptStream:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support import codec_goldens
+from support.mutations import single_mutations
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
 from thinfilm_codecs.lossless.neural import Neural, Preset, compiled, fitting, parameters, reference, shape
@@ -277,35 +278,16 @@ def test_a_group_of_another_stack_is_refused() -> None:
         FAST.encode(PixelBlock(np.full((2, 40, 40), 60000, np.uint16), 16), fitted)
 
 
-def _mutations(data: bytes, random: np.random.Generator, count: int) -> list[bytes]:
-    found = []
-    for _ in range(count):
-        changed = bytearray(data)
-        kind, at = random.integers(0, 4), int(random.integers(0, len(data)))
-        if kind == 0:
-            changed[at] ^= 1 << int(random.integers(0, 8))
-        elif kind == 1:
-            del changed[at:]
-        elif kind == 2:
-            changed += random.bytes(int(random.integers(1, 9)))
-        else:
-            other = int(random.integers(0, len(data)))
-            changed[at : at + 16] = data[other : other + 16]
-        if bytes(changed) != data:
-            found.append(bytes(changed))
-    return found
-
-
 def test_damaged_streams_are_refused_even_behind_a_right_checksum() -> None:
     block = PixelBlock(volume((2, 40, 44)), 12)
     fitted = FAST.prepare(block)
     stream = FAST.encode(block, fitted)
     random = np.random.default_rng(7)
-    for damaged in _mutations(stream, random, 500):
+    for damaged in single_mutations(stream, random, 500):
         with pytest.raises(CorruptStream):
             FAST.decode(damaged, block.layout, fitted)
     outcomes = 0
-    for payload in _mutations(unseal(stream), random, 1500):
+    for payload in single_mutations(unseal(stream), random, 1500):
         try:
             decoded = FAST.decode(seal(payload), block.layout, fitted)
         except CorruptStream:
@@ -320,7 +302,7 @@ def test_damaged_parameters_never_crash_the_decoder() -> None:
     codec = Neural()
     fitted = codec.prepare(block)
     stream = codec.encode(block, fitted)
-    for damaged in _mutations(fitted, np.random.default_rng(8), 150):
+    for damaged in single_mutations(fitted, np.random.default_rng(8), 150):
         try:
             codec.decode(stream, block.layout, damaged)
         except CorruptStream:

@@ -21,3 +21,23 @@ def mutated(data: bytes, other: bytes, random: np.random.Generator) -> bytes:
             first, length = int(random.integers(len(source) + 1)), int(random.integers(1, 65))
             changed[at : at + length] = source[first : first + int(random.integers(1, 65))]
     return bytes(changed)
+
+
+def single_mutations(data: bytes, random: np.random.Generator, count: int) -> list[bytes]:
+    """Return `count` copies of the data, each with one small mutation of KINDS that changes it."""
+    found: list[bytes] = []
+    while len(found) < count:
+        changed = bytearray(data)
+        kind, at = KINDS[random.integers(len(KINDS))], int(random.integers(len(data)))
+        if kind == "flip":
+            changed[at] ^= 1 << int(random.integers(8))
+        elif kind == "truncate":
+            del changed[at:]
+        elif kind == "extend":
+            changed += random.bytes(int(random.integers(1, 9)))
+        else:
+            other = int(random.integers(len(data)))
+            changed[at : at + 16] = data[other : other + 16]
+        if bytes(changed) != data:
+            found.append(bytes(changed))
+    return found

@@ -13,9 +13,10 @@ import numpy as np
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_codecs.codec import Codec
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
+from thinfilm_codecs.lossless.devices import check_device
 from thinfilm_codecs.lossless.nagoor import wavefront
 from thinfilm_codecs.lossless.nagoor.model import CURRENT, Model, named
-from thinfilm_codecs.lossless.nagoor.network import check_device, running
+from thinfilm_codecs.lossless.nagoor.network import running
 from thinfilm_codecs.lossless.nagoor.sampling import LARGEST_RADIUS
 from thinfilm_codecs.lossless.sealed import seal, unseal
 
@@ -60,14 +61,14 @@ class _Parameters:
 class Nagoor(Codec):
     """The nagoor codec. One object serves all threads.
 
-    model: identity of a shipped model, for encoding. device: where the network runs (see network.DEVICES). Raises
+    model: identity of a shipped model, for encoding. device: where the network runs (see devices.DEVICES). Raises
     MissingDevice where the machine has none such.
     """
 
     codec_id: ClassVar[str] = "nagoor"
 
     def __init__(self, model: str = CURRENT, device: str = "cpu") -> None:
-        check_device(device)
+        check_device(device, self.codec_id)
         self._model, self._device = bytes.fromhex(model), device
 
     def tuned(self, preset: str, device: str) -> "Nagoor":

@@ -6,14 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from thinfilm_codecs.errors import MissingDevice
 from thinfilm_codecs.lossless.nagoor.model import LEAK_BITS, Model
 from thinfilm_codecs.lossless.nagoor.sampling import LARGEST_INPUT, Float32
 
 Run = Callable[[Float32], Float32]
 """Takes inputs (n, hood.inputs), returns the sums of the output (n,): integers in float32."""
-
-DEVICES = ("cpu", "cuda", "torch-cpu")
 
 _LEAK = np.float32(2.0**-LEAK_BITS)
 
@@ -22,22 +19,6 @@ _LEAK = np.float32(2.0**-LEAK_BITS)
 def running(model: Model, device: str) -> Run:
     """Return the model's network on a device: "cpu" by numpy, "torch-cpu" and "cuda" by torch."""
     return _on_numpy(model) if device == "cpu" else _on_torch(model, "cpu" if device == "torch-cpu" else device)
-
-
-def check_device(device: str) -> None:
-    """Raise MissingDevice where the machine has no such device, or no torch for it."""
-    if device not in DEVICES:
-        raise MissingDevice(f"The nagoor codec runs on {', '.join(DEVICES)}, not on {device!r}.")
-    if device == "cpu":
-        return
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingDevice(
-            f"The device {device!r} needs torch, which is not installed; the extra thinfilm[gpu] brings it."
-        ) from error
-    if device == "cuda" and not torch.cuda.is_available():
-        raise MissingDevice("The device 'cuda' needs an NVIDIA GPU with its driver; torch finds none here.")
 
 
 def _on_numpy(model: Model) -> Run:

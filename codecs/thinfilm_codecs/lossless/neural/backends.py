@@ -7,14 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from thinfilm_codecs.errors import MissingDevice
+from thinfilm_codecs.lossless.devices import check_device
 from thinfilm_codecs.lossless.neural import compiled, reference
 from thinfilm_codecs.lossless.neural.model import Linear, Model, Network
 from thinfilm_codecs.lossless.neural.planes import Geometry, padded
 
 UInt16 = npt.NDArray[np.uint16]
 Planes = npt.NDArray[np.int16]
-
-DEVICES = ("cpu", "cuda", "torch-cpu")
 
 
 class BackEnd(Protocol):
@@ -51,20 +50,11 @@ def back_end(device: str) -> BackEnd:
     "cpu" is the compiled kernel, or the specification where none was built; "cuda" and "torch-cpu" are torch.
     Raises MissingDevice where the machine has no such device, or no torch.
     """
-    if device not in DEVICES:
-        raise MissingDevice(f"The neural codec runs on {', '.join(DEVICES)}, not on {device!r}.")
+    check_device(device, "neural")
     if device == "cpu":
         return Kernel() if compiled.instruction_sets() else reference
-    try:
-        import torch
-
-        from thinfilm_codecs.lossless.neural.torch_backend import TorchBackEnd
-    except ImportError as error:
-        raise MissingDevice(
-            f"The device {device!r} needs torch, which is not installed; the extra thinfilm[gpu] brings it."
-        ) from error
-    if device == "cuda" and not torch.cuda.is_available():
-        raise MissingDevice("The device 'cuda' needs an NVIDIA GPU with its driver; torch finds none here.")
     if not compiled.instruction_sets():
         raise MissingDevice(f"The device {device!r} needs the compiled kernel for entropy coding, which was not built.")
+    from thinfilm_codecs.lossless.neural.torch_backend import TorchBackEnd
+
     return TorchBackEnd("cpu" if device == "torch-cpu" else device)

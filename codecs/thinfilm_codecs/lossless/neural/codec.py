@@ -32,7 +32,7 @@ _MOST_FRAMES = 512
 class Neural(Codec):
     """The neural lossless codec. One object serves all threads.
 
-    device: where groups are coded (see backends.DEVICES). Raises MissingDevice where the machine has none such.
+    device: where groups are coded (see devices.DEVICES). Raises MissingDevice where the machine has none such.
     """
 
     codec_id: ClassVar[str] = "neural"
