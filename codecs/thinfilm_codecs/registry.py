@@ -8,10 +8,13 @@ from thinfilm_codecs.lossless.nagoor import Nagoor
 from thinfilm_codecs.lossless.neural import Neural
 from thinfilm_codecs.lossless.raw import Raw
 from thinfilm_codecs.lossless.zstd import Zstd
+from thinfilm_codecs.lossy.codec import LossyCodec
 
 _CODECS: dict[str, Codec] = {
     codec.codec_id: codec for codec in (HighThroughputJpeg2000(), JpegLs(), JpegXl(), Nagoor(), Neural(), Raw(), Zstd())
 }
+
+_LOSSY: dict[str, LossyCodec] = {}
 
 PRESETS = ("fast", "default", "max")
 """How hard a codec tries: each encodes slower, and smaller, than the one before. Codecs without presets ignore it."""
@@ -20,8 +23,26 @@ DEFAULT_PRESET = "default"
 
 
 def names() -> list[str]:
-    """Return the ids of all codecs."""
+    """Return the ids of all lossless codecs."""
     return sorted(_CODECS)
+
+
+def lossy_names() -> list[str]:
+    """Return the ids of all lossy codecs."""
+    return sorted(_LOSSY)
+
+
+def lossy(codec_id: str) -> LossyCodec:
+    """Return the lossy codec of this id, at its gentlest setting. Raises KeyError with what is known."""
+    try:
+        return _LOSSY[codec_id]
+    except KeyError:
+        raise KeyError(f"No lossy codec is called {codec_id!r}; known are {', '.join(lossy_names())}.") from None
+
+
+def decoder(codec_id: str) -> Codec:
+    """Return the codec that decodes the streams of this id, lossless or lossy. Raises KeyError for an unknown id."""
+    return _LOSSY[codec_id] if codec_id in _LOSSY else get(codec_id)
 
 
 def get(codec_id: str, preset: str | None = None, device: str = "cpu") -> Codec:

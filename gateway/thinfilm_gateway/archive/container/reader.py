@@ -210,7 +210,7 @@ class Container:
         for number, stack in enumerate(self._manifest.stacks):
             for place, stack_codec in enumerate(stack.codecs):
                 with contextlib.suppress(KeyError, CodecError, DamagedContainer):
-                    codec = registry.get(stack_codec.codec_id)
+                    codec = registry.decoder(stack_codec.codec_id)
                     found.update(codec.model_hashes(self._stack_parameters(stack, number, place)))
         return tuple(sorted(found))
 
@@ -318,7 +318,7 @@ class Container:
         group = stack.groups[group_number]
         codec_id = stack.codecs[group.codec].codec_id
         try:
-            codec = registry.get(codec_id)
+            codec = registry.decoder(codec_id)
         except KeyError:
             raise DamagedContainer(f"Its frames need the codec {codec_id}, which this version does not have.") from None
         layout = stack.layout.with_frames(group.frames)

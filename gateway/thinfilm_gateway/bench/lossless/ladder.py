@@ -45,5 +45,5 @@ class Ladder(Entrant):
         for group in stack.groups:
             used = stack.codecs[group.codec]
             stream, parameters = payload(group.section), payload(used.parameters)
-            decoded.append(registry.get(used.codec_id).decode(stream, layout.with_frames(group.frames), parameters))
+            decoded.append(registry.decoder(used.codec_id).decode(stream, layout.with_frames(group.frames), parameters))
         return np.concatenate(decoded)

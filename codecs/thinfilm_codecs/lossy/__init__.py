@@ -1,0 +1,1 @@
+"""Lossy codecs: one module or package a codec."""

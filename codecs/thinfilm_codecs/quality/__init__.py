@@ -1,0 +1,1 @@
+"""How far decoded samples lie from the originals, and whether that is near enough."""
