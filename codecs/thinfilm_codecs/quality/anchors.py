@@ -14,16 +14,14 @@ from thinfilm_codecs.blocks import SampleArray
 class Anchor(ABC):
     """A lossy standard.
 
-    name: as people call it. coarsest, finest: the bounds of quality. step: how fine a search goes.
+    name: as people call it. ladder: the settings there are, gentlest first; each codes to fewer bits, as a rule.
     """
 
     name: str
-    coarsest: ClassVar[float]
-    finest: ClassVar[float]
-    step: ClassVar[float]
+    ladder: ClassVar[tuple[float, ...]]
 
     @abstractmethod
-    def encode(self, image: SampleArray, quality: float) -> bytes:
+    def encode(self, image: SampleArray, setting: float) -> bytes:
         """Code (rows, columns) of uint8 or uint16."""
 
     @abstractmethod
@@ -31,21 +29,18 @@ class Anchor(ABC):
         """Return the image."""
 
     def within(self, image: SampleArray, bits_per_sample: float) -> bytes:
-        """Return the stream of the best quality that takes no more bits a sample, by bisection.
+        """Return the stream of the gentlest setting that takes no more bits a sample, by bisection.
 
         Where even the coarsest takes more, that one: it errs less than any within the rate could.
         """
         limit = bits_per_sample * image.size / 8
-        best = self.encode(image, self.finest)
-        if len(best) <= limit:
-            return best
-        best = self.encode(image, self.coarsest)
-        below, above = 0, round((self.finest - self.coarsest) / self.step)
-        while above - below > 1:
-            middle = (below + above) // 2
-            stream = self.encode(image, self.coarsest + middle * self.step)
+        best = self.encode(image, self.ladder[-1])
+        above, within = -1, len(self.ladder) - 1
+        while within - above > 1:
+            middle = (above + within) // 2
+            stream = self.encode(image, self.ladder[middle])
             if len(stream) <= limit:
-                below, best = middle, stream
+                within, best = middle, stream
             else:
                 above = middle
         return best
@@ -54,10 +49,10 @@ class Anchor(ABC):
 class Jpeg(Anchor):
     """JPEG (ISO/IEC 10918-1) of samples of 8 or 12 bits: process 1, or 2 and 4; Huffman tables made for the image.
 
-    Quality is that of the Independent JPEG Group.
+    The setting is the quality of the Independent JPEG Group.
     """
 
-    coarsest, finest, step = 1, 100, 1
+    ladder = tuple(range(100, 0, -1))
 
     def __init__(self, bits: int) -> None:
         if bits not in (8, 12):
@@ -65,9 +60,9 @@ class Jpeg(Anchor):
         self.name = "JPEG" if bits == 8 else "12-bit JPEG"
         self._bits = bits
 
-    def encode(self, image: SampleArray, quality: float) -> bytes:
+    def encode(self, image: SampleArray, setting: float) -> bytes:
         """Code (rows, columns): uint8 for 8 bits, uint16 for 12."""
-        return bytes(imagecodecs.jpeg8_encode(image, level=round(quality), bitspersample=self._bits, optimize=True))
+        return bytes(imagecodecs.jpeg8_encode(image, level=round(setting), bitspersample=self._bits, optimize=True))
 
     def decode(self, stream: bytes) -> SampleArray:
         """Return the image."""
@@ -78,18 +73,18 @@ class Jpeg(Anchor):
 class Jpeg2000(Anchor):
     """JPEG 2000 (ISO/IEC 15444-1) through OpenJPEG: wavelet 9/7, one tile, one layer.
 
-    Quality is the peak signal-to-noise ratio in dB that its rate control aims at. bits: of a sample, up to 16.
+    The setting is the peak signal-to-noise ratio in dB that its rate control aims at. bits: of a sample, up to 16.
     """
 
     name = "JPEG 2000"
-    coarsest, finest, step = 10, 110, 0.25
+    ladder = tuple(half / 2 for half in range(220, 20, -1))
 
     def __init__(self, bits: int) -> None:
         self._bits = bits
 
-    def encode(self, image: SampleArray, quality: float) -> bytes:
+    def encode(self, image: SampleArray, setting: float) -> bytes:
         """Code (rows, columns) of uint8 or uint16."""
-        level: Any = quality  # imagecodecs' stub says int, OpenJPEG takes fractions
+        level: Any = setting  # imagecodecs' stub says int, OpenJPEG takes fractions
         return bytes(
             imagecodecs.jpeg2k_encode(
                 image, level=level, reversible=False, codecformat="J2K", bitspersample=self._bits, numthreads=1
