@@ -185,7 +185,7 @@ class _Deriver:
             )
             target.write(part10.build(made.sop_class_uid, made.sop_instance_uid, TRANSFER_SYNTAX_UID, *came_from))
             target.write(made.dataset)
-        decided = replace(decision, derived_uid=made.sop_instance_uid, reason=outcome.reason, outcome=outcome)
+        decided = replace(decision, derived_uid=made.sop_instance_uid, reason=outcome.verdict.reason, outcome=outcome)
         return Source(path, source.name), decided
 
     def _keep_lossless(self, numbers: Sequence[int], reason: str) -> None:

@@ -33,7 +33,7 @@ class LossySeries:
 
     series_instance_uid: str
     settings: tuple[str, ...]
-    max_error: float
+    max_error: int
     rmse: float
     psnr_stored: float | None
     ratio_allocated: float | None
@@ -50,7 +50,7 @@ class LossySeries:
             return f"series {self.series_instance_uid} lossless: {self.guard.reason}"
         return (
             f"series {self.series_instance_uid} {self.guard.verdict}: {', '.join(self.settings)},"
-            f" {self.ratio_allocated:.2f} times smaller, no error above {self.max_error:g}: {self.guard.reason}"
+            f" {self.ratio_allocated:.2f} times smaller, no error above {self.max_error}: {self.guard.reason}"
         )
 
 
@@ -69,11 +69,11 @@ def _row(row: PackedSeries, decisions: Sequence[Decision]) -> LossySeries:
     guard = Guarded(verdict, " ".join(dict.fromkeys(decision.reason for decision in decisions)))
     if not outcomes:
         ratio = row.native_pixel_bytes / row.coded_pixel_bytes if row.coded_pixel_bytes else None
-        return LossySeries(row.series_instance_uid, (), 0.0, 0.0, None, ratio, None, guard)
+        return LossySeries(row.series_instance_uid, (), 0, 0.0, None, ratio, None, guard)
     return LossySeries(
         series_instance_uid=row.series_instance_uid,
         settings=tuple(dict.fromkeys(outcome.setting for outcome in outcomes)),
-        max_error=max(outcome.errors.maximum for outcome in outcomes),
+        max_error=max(outcome.max_error for outcome in outcomes),
         rmse=_rmse(outcomes),
         psnr_stored=_psnr_stored(outcomes),
         ratio_allocated=_joined([(outcome.samples, outcome.ratio_allocated) for outcome in outcomes]),
@@ -84,7 +84,7 @@ def _row(row: PackedSeries, decisions: Sequence[Decision]) -> LossySeries:
 
 def _rmse(outcomes: Sequence[Outcome]) -> float:
     samples = sum(outcome.samples for outcome in outcomes)
-    return math.sqrt(sum(outcome.samples * outcome.errors.rmse**2 for outcome in outcomes) / samples)
+    return math.sqrt(sum(outcome.samples * outcome.rmse**2 for outcome in outcomes) / samples)
 
 
 def _psnr_stored(outcomes: Sequence[Outcome]) -> float | None:

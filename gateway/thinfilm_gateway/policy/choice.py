@@ -9,7 +9,8 @@ from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_codecs.errors import CodecError, UnsupportedPixels
 from thinfilm_codecs.lossy import stack as lossy_stack
 from thinfilm_codecs.lossy.stack import CodedStack
-from thinfilm_codecs.quality.guard import FrameErrors, Verdict, judge
+from thinfilm_codecs.quality.guard import Verdict, judge
+from thinfilm_codecs.quality.metrics import absolute_errors, root_mean_square
 from thinfilm_gateway.policy.ceilings import Ceiling, LosslessOnly
 from thinfilm_gateway.policy.limits import SampleLimits
 from thinfilm_gateway.policy.lossy import LossyTreatment
@@ -22,17 +23,16 @@ class Outcome:
     """A stack as it is kept lossily, and how near it is.
 
     ratio_allocated, ratio_stored: bits of the samples, as allocated and as stored, to coded bits with all parameters.
-    errors: of the samples. reference: what JPEG makes of them at the ceiling, where the guard measured it.
-    reason: what the guard says.
+    max_error, rmse: of all samples of the stack. verdict: of the guard, with the errors of the frame that it names.
     """
 
     codec_id: str
     setting: str
     ratio_allocated: float
     ratio_stored: float
-    errors: FrameErrors
-    reference: FrameErrors | None
-    reason: str
+    max_error: int
+    rmse: float
+    verdict: Verdict
     samples: int
     bits_stored: int
 
@@ -96,6 +96,7 @@ class _Trials:
         self._ceiling = ceiling.ratio
         self._limits = limits
         self._check = check
+        self._verdicts: dict[float, Verdict] = {}
         self._bits_allocated = 8 * stack.samples.itemsize
 
     def reaches(self, coded: CodedStack) -> bool:
@@ -120,29 +121,27 @@ class _Trials:
         else:
             self.complaint = self._limits.complaint(self._stack.samples, coded.samples)
         if not self.complaint:
-            verdict = self._judge(coded)
+            rate = self._bits_allocated / self._ceiling
+            verdict = judge(self._stack, coded.samples, rate, self._treatment.max_error)
+            self._verdicts[coded.codec.setting] = verdict
             self.complaint = "" if verdict.kept else verdict.reason
         return not self.complaint
 
     def outcome(self, coded: CodedStack) -> Outcome:
         """Return what is to be recorded of a setting that was accepted."""
-        verdict = self._judge(coded)
         ratio_allocated, ratio_stored = self._ratios(coded)
+        errors = absolute_errors(self._stack.samples, coded.samples)
         return Outcome(
             codec_id=coded.codec.codec_id,
             setting=f"{coded.codec.setting_name} {coded.codec.setting:g}",
             ratio_allocated=ratio_allocated,
             ratio_stored=ratio_stored,
-            errors=verdict.ours,
-            reference=verdict.reference,
-            reason=verdict.reason,
+            max_error=int(errors.max()),
+            rmse=root_mean_square(errors),
+            verdict=self._verdicts[coded.codec.setting],
             samples=self._stack.layout.samples,
             bits_stored=self._stack.bits_stored,
         )
-
-    def _judge(self, coded: CodedStack) -> Verdict:
-        rate = self._bits_allocated / self._ceiling
-        return judge(self._stack, coded.samples, rate, self._treatment.max_error)
 
     def _ratios(self, coded: CodedStack) -> tuple[float, float]:
         """Return the ratios of bits as allocated, and as stored."""
