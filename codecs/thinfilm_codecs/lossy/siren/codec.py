@@ -14,8 +14,8 @@ import numpy.typing as npt
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
 from thinfilm_codecs.lossless.devices import check_device
+from thinfilm_codecs.lossy.arrangement import Arrangement, arrangement_of, frames_per_group
 from thinfilm_codecs.lossy.codec import LossyCodec
-from thinfilm_codecs.lossy.siren.arrangement import ALONE, Arrangement, arrangement_of
 from thinfilm_codecs.lossy.siren.network import BIAS_BITS, WIDEST, coordinates, evaluate
 from thinfilm_codecs.lossy.siren.plans import EFFORTS, Effort, Plan
 from thinfilm_codecs.lossy.siren.stream import Group, Shape, pack, unpack
@@ -23,12 +23,9 @@ from thinfilm_codecs.lossy.siren.stream import Group, Shape, pack, unpack
 HIDDEN = 3
 """Layers of sines, by the paper."""
 
-WEIGHT_BITS = 6.0
+WEIGHT_BITS = 7.0
 """What a weight takes: fewer, and its error shows; more, and a wider network would have made a smaller one."""
 
-_GROUP_SAMPLES = 1 << 23
-_GROUP_FRAMES = 4096
-_FEWEST_POINTS = 64
 _OUTPUT_BIAS_BITS = 20
 
 
@@ -75,10 +72,8 @@ class Siren(LossyCodec):
         return layout.components == 1 and np.dtype(layout.dtype).itemsize <= 2
 
     def frames_per_group(self, layout: BlockLayout) -> int:
-        """Return the length of even groups: as many volumes as a group of 8 million samples holds."""
-        most = max(1, min(_GROUP_SAMPLES // (layout.rows * layout.columns), _GROUP_FRAMES))
-        groups = -(-layout.frames // most)
-        return -(-layout.frames // groups)
+        """Return the length of even groups: of as many volumes as 8 million samples are."""
+        return frames_per_group(layout)
 
     def encode(self, group: PixelBlock, parameters: bytes) -> bytes:
         """Fit networks to the group; takes as long as the effort says.
@@ -89,7 +84,7 @@ class Siren(LossyCodec):
         if not self.supports(group.layout):
             raise UnsupportedPixels(f"The siren codec keeps one component of at most 16 bits, not {group.layout}.")
         fitting = _fitting()
-        arrangement = ALONE if group.samples[0].size < _FEWEST_POINTS else arrangement_of(group)
+        arrangement = arrangement_of(group)
         plan = Plan(self._width(group.layout, arrangement), HIDDEN, bits=WEIGHT_BITS)
         minimum, maximum = int(group.samples.min()), int(group.samples.max())
         shape = self._shape(group.layout, arrangement, plan.width)

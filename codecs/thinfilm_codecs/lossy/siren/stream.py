@@ -14,7 +14,7 @@ import numpy.typing as npt
 from thinfilm_codecs.blocks import BlockLayout
 from thinfilm_codecs.errors import CorruptStream
 from thinfilm_codecs.lossless.sealed import seal, unseal
-from thinfilm_codecs.lossy.siren.arrangement import Arrangement
+from thinfilm_codecs.lossy.arrangement import Arrangement
 from thinfilm_codecs.lossy.siren.network import LARGEST_BIAS, MANTISSAS, SHIFTS, WIDEST, Layer
 
 VERSION = 1

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from thinfilm_codecs.blocks import FrameAxis, PixelBlock, SampleArray
+from thinfilm_codecs.blocks import BlockLayout, FrameAxis, PixelBlock, SampleArray
 
+_GROUP_SAMPLES = 1 << 23
+_GROUP_FRAMES = 4096
+_FEWEST_POINTS = 64
 _SIDE = 16
 _NEARER = 0.85
 """Frames are of one place where they are so much nearer to each other than to frames of the places around."""
@@ -41,13 +44,20 @@ class Arrangement:
 ALONE = Arrangement(1, 1)
 
 
+def frames_per_group(layout: BlockLayout) -> int:
+    """Return the length of even groups of at most 8 million samples: of many volumes, since they are what is shared."""
+    most = max(1, min(_GROUP_SAMPLES // (layout.rows * layout.columns), _GROUP_FRAMES))
+    groups = -(-layout.frames // most)
+    return -(-layout.frames // groups)
+
+
 def arrangement_of(group: PixelBlock) -> Arrangement:
     """Return how the frames of a group seem to lie, from what they look like.
 
     Frames that the stack's order calls one place after another (FrameAxis.TIME) are runs of one place; in other stacks
     a frame may look most like one a volume earlier.
     """
-    if len(group.samples) < 4:
+    if len(group.samples) < 4 or group.samples[0].size < _FEWEST_POINTS:
         return ALONE
     small = _reduced(group.samples)
     return _runs(small) if group.frame_axis is FrameAxis.TIME else _rounds(small)
