@@ -33,6 +33,10 @@ Against = Annotated[
     list[str] | None,
     typer.Option(metavar="HOST:PORT[/AE_TITLE]", help="Measure a node that runs already; can be given more than once."),
 ]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="Only files whose path below DIR contains this; can be given more than once."),
+]
 
 LOSSLESS_ENTRANTS = "neural-fast,neural,jpegls,jpegxl,jpegxl-e9,htj2k,zstd,tomoz"
 
@@ -259,12 +263,7 @@ def bench_lossless(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of DICOM files.")],
     codecs: Annotated[str, typer.Option(metavar="A,B", help="The codecs, separated by commas.")] = LOSSLESS_ENTRANTS,
     slices: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only N middle files of each series.")] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TEXT", help="Only files whose path below DIR contains this; can be given more than once."
-        ),
-    ] = None,
+    only: Only = None,
     json_file: JsonFile = None,
     plot_file: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Also plot size against decode speed: .png or .svg.")
@@ -282,6 +281,45 @@ def bench_lossless(
         plot.plot(figures.summary, plot_file)
     if figures.failures:
         raise Failed(f"{len(figures.failures)} of {len(figures.rows)} measurements failed; they are named above.")
+
+
+@bench.command("lossy")
+def bench_lossy(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of DICOM files.")],
+    codecs: Annotated[
+        str | None, typer.Option(metavar="A,B", help="The codecs, separated by commas; all there are otherwise.")
+    ] = None,
+    slices: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only N middle files of each series.")] = None,
+    only: Only = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CODEC=MPIXEL",
+            help="Measure a slow codec on so many million samples of each series; can be given more than once.",
+        ),
+    ] = None,
+    json_file: JsonFile = None,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Also plot quality over rate: .png or .svg.")
+    ] = None,
+    report_file: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Also write the tables to a Markdown file.")
+    ] = None,
+) -> None:
+    """Measure rate, errors and speed of lossy codecs at the same rates, beside the lossy standards, on one core."""
+    from thinfilm_gateway.bench.lossy import entrants, limits, plot, report, run
+
+    names = codecs.split(",") if codecs else entrants.names()
+    if plot_file:
+        plot.check(plot_file)
+    figures = run.run(_console(), folder, names, slices, only or [], limits.parse(limit or []))
+    _bench(figures, json_file)
+    if plot_file:
+        plot.plot(figures, plot_file)
+    if report_file:
+        report.write(figures, report_file, plot_file)
+    if figures.failures:
+        raise Failed(f"{len(figures.failures)} of {len(figures.results)} measurements failed; they are named above.")
 
 
 @bench.command("scaling")

@@ -56,7 +56,7 @@ class JpegLsNear(Anchor):
 
 
 class JpegXlLossy(Anchor):
-    """JPEG XL (ISO/IEC 18181-1) through libjxl, VarDCT of effort 7. The setting is the distance, which means to eyes."""
+    """JPEG XL (ISO/IEC 18181-1) through libjxl, VarDCT of effort 7. The setting is the distance to the eye."""
 
     name = "JPEG XL"
     ladder: ClassVar[tuple[float, ...]] = tuple(round(0.01 * 1.08**step, 4) for step in range(102))

@@ -11,9 +11,9 @@ Curve = Sequence[tuple[float, float]]
 def delta_rate(curve: Curve, reference: Curve) -> float | None:
     """Return the mean difference of rate to the reference over the qualities that both reach: -0.1 is 10 % fewer bits.
 
-    The logarithm of the rate is interpolated over quality by monotone cubic pieces (PCHIP) and integrated exactly, after
-    Bjontegaard, VCEG-M33 (2001) and VCEG-AI11. Points of infinite quality, and those that cost more than a better one,
-    are left out. None where a curve has fewer than two points or both have no quality in common.
+    The logarithm of the rate is interpolated over quality by monotone cubic pieces (PCHIP) and integrated exactly,
+    after Bjontegaard, VCEG-M33 (2001) and VCEG-AI11. Points of infinite quality, and those that cost more than a better
+    one, are left out. None where a curve has fewer than two points or both have no quality in common.
     """
     from scipy.interpolate import PchipInterpolator
 

@@ -1,4 +1,4 @@
-"""The ceilings at which codecs are compared: those of the profile that holds by default, on the basis of Bits Allocated."""
+"""The ceilings at which codecs are compared: those of the default profile, on the basis of Bits Allocated."""
 
 from thinfilm_gateway.policy.ceilings import DEFAULT_PROFILE, Ceiling, profile
 

@@ -30,8 +30,8 @@ class Point:
 
     targets: the rates, in bits a sample, for which this is the gentlest setting that keeps to them. Decibels are peak
     signal-to-noise ratios, infinite where no sample erred: psnr_stored of the range of Bits Stored, psnr_volume of the
-    range that occurs. ssim, ms_ssim: of the range that occurs, mean over all frames. noise_texture: variance of the noise
-    to that of the original's, None where nothing is homogeneous. Seconds are of CPU time.
+    range that occurs. ssim, ms_ssim: of the range that occurs, mean over all frames. noise_texture: variance of the
+    noise to that of the original's, None where nothing is homogeneous. Seconds are of CPU time.
     """
 
     setting: float
@@ -51,7 +51,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The points of a codec on a series, highest rate first; none unless the verdict is MEASURED, then reason is empty."""
+    """The points of a codec on a series, highest rate first; none, but a reason, unless the verdict is MEASURED."""
 
     verdict: Verdict
     reason: str = ""
@@ -68,6 +68,13 @@ def measure(series: Series, name: str, rates: Sequence[float]) -> Measurement:
         return Measurement(Verdict.UNSUPPORTED, str(error))
     except Exception as error:  # whatever a codec does, the others are still to be measured
         return Measurement(Verdict.FAILED, f"{type(error).__name__}: {error}")
+
+
+def gentlest_setting(stack: PixelBlock, name: str, rate: float) -> float | None:
+    """Return the gentlest setting that takes no more than `rate` bits a sample; None if none does."""
+    search = _Search([stack], name)
+    place = search.gentlest(rate)
+    return None if place is None else search.ladder[place]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +109,11 @@ class _Search:
         within = min((place for place in self.trials if self._rate(place) <= rate and place > above), default=None)
         bisect = False
         while (len(self.ladder) if within is None else within) - above > 1:
-            place = min(2 * above + 1, len(self.ladder) - 1) if within is None else self._between(above, within, rate, bisect)
+            place = (
+                min(2 * above + 1, len(self.ladder) - 1)
+                if within is None
+                else self._between(above, within, rate, bisect)
+            )
             if self._rate(place) > rate:
                 above = place
             else:
@@ -141,9 +152,7 @@ def _points(stacks: Sequence[PixelBlock], name: str, rates: Sequence[float]) -> 
 
 def _point(stacks: Sequence[PixelBlock], setting: float, targets: tuple[float, ...], trial: _Trial) -> Point:
     begin = process_time()
-    decoded = [
-        trial.entrant.decode(coded, stack.layout) for coded, stack in zip(trial.coded, stacks, strict=True)
-    ]
+    decoded = [trial.entrant.decode(coded, stack.layout) for coded, stack in zip(trial.coded, stacks, strict=True)]
     decode_seconds = process_time() - begin
     pairs = [(_planes(stack.samples), _planes(result)) for stack, result in zip(stacks, decoded, strict=True)]
     errors = np.concatenate([metrics.absolute_errors(*pair).reshape(-1) for pair in pairs])

@@ -15,7 +15,7 @@ BOTH = "CT and MR"
 
 @dataclass(frozen=True)
 class DeltaRate:
-    """BD-rate (PSNR) of a codec to JPEG 2000, mean over the series where both reach some quality; -0.1: 10 % fewer bits.
+    """BD-rate (PSNR) of a codec to JPEG 2000, mean over the series where there is one; -0.1 is 10 % fewer bits.
 
     lowest, highest: over those series.
     """
@@ -68,7 +68,7 @@ class BesideJpeg2000:
 
 @dataclass(frozen=True)
 class Speed:
-    """Millions of samples a second of CPU time on one core, over all series, at the settings nearest to the ceilings."""
+    """Millions of samples a second of CPU time on one core, at the ceilings where there are any, else at all settings."""
 
     codec: str
     encode_mpixel_s: float
