@@ -110,7 +110,7 @@ class _Search:
         bisect = False
         while (len(self.ladder) if within is None else within) - above > 1:
             place = (
-                min(2 * above + 1, len(self.ladder) - 1)
+                min(2 * above + 2, len(self.ladder) - 1)
                 if within is None
                 else self._between(above, within, rate, bisect)
             )

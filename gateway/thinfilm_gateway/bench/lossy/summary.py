@@ -68,7 +68,7 @@ class BesideJpeg2000:
 
 @dataclass(frozen=True)
 class Speed:
-    """Millions of samples a second of CPU time on one core, at the ceilings where there are any, else at all settings."""
+    """Millions of samples a second of CPU time on one core: at the ceilings, without any at all settings."""
 
     codec: str
     encode_mpixel_s: float
