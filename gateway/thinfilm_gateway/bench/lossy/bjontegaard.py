@@ -45,7 +45,7 @@ def quality_at(curve: Curve, rate: float) -> float | None:
 def _monotone(curve: Curve) -> tuple[list[float], list[float]]:
     """Return qualities and rates, both rising."""
     kept: list[tuple[float, float]] = []
-    for rate, quality in sorted(curve, reverse=True):
-        if np.isfinite(quality) and (not kept or (quality < kept[-1][1] and rate < kept[-1][0])):
+    for rate, quality in sorted(curve):
+        if np.isfinite(quality) and (not kept or (quality > kept[-1][1] and rate > kept[-1][0])):
             kept.append((rate, quality))
-    return [quality for _, quality in reversed(kept)], [rate for rate, _ in reversed(kept)]
+    return [quality for _, quality in kept], [rate for rate, _ in kept]

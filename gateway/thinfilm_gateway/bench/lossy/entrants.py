@@ -8,6 +8,9 @@ from thinfilm_gateway.bench.lossy.anchors import STANDARDS, PlaneByPlane
 
 JPEG2000, NEAR_LOSSLESS = "jpeg2000", "near_lossless"
 
+SEARCH_PRESET = "fast"
+"""With which settings are sought: the default preset fits a network at each, for streams a few per cent smaller."""
+
 
 class UnknownEntrant(Exception):
     """A name that is no lossy codec's; the message is one sentence."""
@@ -33,6 +36,13 @@ def ladder(name: str) -> tuple[float, ...]:
     return STANDARDS[name].ladder if name in STANDARDS else registry.lossy(name).ladder
 
 
-def entrant(name: str, setting: float) -> Entrant:
-    """Return a codec at one of its settings."""
-    return PlaneByPlane(STANDARDS[name], setting) if name in STANDARDS else Own(registry.lossy(name).at(setting))
+def entrant(name: str, setting: float, preset: str = registry.DEFAULT_PRESET) -> Entrant:
+    """Return a codec at one of its settings; preset: how hard it tries, where it knows of such."""
+    if name in STANDARDS:
+        return PlaneByPlane(STANDARDS[name], setting)
+    return Own(registry.lossy(name).at(setting).tuned(preset, "cpu"))
+
+
+def has_presets(name: str) -> bool:
+    """Tell whether a codec codes to other streams with other presets."""
+    return name not in STANDARDS and registry.lossy(name).tuned(SEARCH_PRESET, "cpu") is not registry.lossy(name)

@@ -8,6 +8,7 @@ from time import process_time
 
 import numpy as np
 
+from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import PixelBlock, SampleArray
 from thinfilm_codecs.errors import UnsupportedPixels
 from thinfilm_codecs.quality import metrics, similarity
@@ -91,7 +92,7 @@ class _Trial:
 
 
 class _Search:
-    """Codes at settings of a ladder as they are asked for, none twice."""
+    """Codes at settings of a ladder as they are asked for, none twice, with the preset that is for searching."""
 
     def __init__(self, stacks: Sequence[PixelBlock], name: str) -> None:
         self._stacks = stacks
@@ -129,11 +130,12 @@ class _Search:
 
     def _rate(self, place: int) -> float:
         if place not in self.trials:
-            self.trials[place] = self._code(place)
+            self.trials[place] = self.code(place, entrants.SEARCH_PRESET)
         return 8 * self.trials[place].nbytes / self._samples
 
-    def _code(self, place: int) -> _Trial:
-        entrant = entrants.entrant(self._name, self.ladder[place])
+    def code(self, place: int, preset: str) -> _Trial:
+        """Code all stacks at the setting of a place."""
+        entrant = entrants.entrant(self._name, self.ladder[place], preset)
         begin = process_time()
         coded = tuple(entrant.encode(stack) for stack in self._stacks)
         return _Trial(entrant, coded, process_time() - begin)
@@ -147,7 +149,9 @@ def _points(stacks: Sequence[PixelBlock], name: str, rates: Sequence[float]) -> 
         if place is not None:
             targets.setdefault(place, []).append(rate)
     for place, reached in targets.items():
-        yield _point(stacks, search.ladder[place], tuple(reached), search.trials[place])
+        again = entrants.has_presets(name)
+        trial = search.code(place, registry.DEFAULT_PRESET) if again else search.trials[place]
+        yield _point(stacks, search.ladder[place], tuple(reached), trial)
 
 
 def _point(stacks: Sequence[PixelBlock], setting: float, targets: tuple[float, ...], trial: _Trial) -> Point:
