@@ -10,8 +10,9 @@ import lzma
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,9 @@ from thinfilm_codecs.training.diffusion import Acquisition, Maps, NoDiffusionSer
 
 _log = structlog.get_logger()
 
+PARTS = ("jpeg2000", "near_lossless", "pca", "siren", "variants", "paper", "denoising")
 RATIOS = (3.0, 5.0, 10.0, 20.0)
-SEED_WIDTH, SEED_HIDDEN = 256, 3
+PAPER_WIDTH, PAPER_HIDDEN = 256, 3
 
 
 @dataclass(frozen=True)
@@ -84,24 +86,25 @@ class Bench:
         except NoDiffusionSeries as error:
             _log.warning("no tensor", series=acquisition.name, reason=str(error))
 
-    def rows(self, ratios: list[float], seed_ratio: float) -> Iterator[Row]:
-        """Yield what each codec does, at each ratio where it has a setting for it."""
-        for entrant in (self._jpeg2000, self._near_lossless, self._pca, self._siren):
-            for ratio in ratios:
-                begun = time.monotonic()
-                found = entrant(ratio)
-                if found is not None:
-                    yield self._row(found, time.monotonic() - begun)
-        for variant, volumetric in [(each, False) for each in Variant] + [(Variant.SIREN, True)]:
+    def rows(self, parts: Sequence[str], ratios: Sequence[float], paper_ratio: float) -> Iterator[Row]:
+        """Yield what each codec of the parts does, at each ratio where it has a setting for it."""
+        entrants: dict[str, list[Callable[[], _Decoded | None]]] = {
+            "jpeg2000": [partial(self._jpeg2000, ratio) for ratio in ratios],
+            "near_lossless": [partial(self._near_lossless, ratio) for ratio in ratios],
+            "pca": [partial(self._pca, ratio) for ratio in ratios],
+            "siren": [partial(self._siren, ratio) for ratio in ratios],
+            "variants": [
+                *(partial(self._as_in_the_paper, variant, paper_ratio) for variant in Variant),
+                partial(self._as_in_the_paper, Variant.SIREN, paper_ratio, volumetric=True),
+            ],
+            "paper": [partial(self._as_in_the_paper, Variant.SIREN, None)],
+            "denoising": [self._denoised] if self._tensor is not None else [],
+        }
+        for entrant in (each for part in parts for each in entrants[part]):
             begun = time.monotonic()
-            yield self._row(self._as_in_the_seed(variant, volumetric, seed_ratio), time.monotonic() - begun)
-        begun = time.monotonic()
-        yield self._row(self._as_in_the_seed(Variant.SIREN, False, None), time.monotonic() - begun)
-        if self._tensor is not None:
-            begun = time.monotonic()
-            cleaned = np.rint(denoised(self._acquisition.samples)).clip(0, 65535).astype(np.uint16)
-            whole = float(self._acquisition.samples.nbytes)
-            yield self._row(_Decoded("MP-PCA denoising", "", whole, cleaned), time.monotonic() - begun)
+            found = entrant()
+            if found is not None:
+                yield self._row(found, time.monotonic() - begun)
 
     def _row(self, found: _Decoded, seconds: float) -> Row:
         original, decoded = self._acquisition.samples, found.samples.reshape(self._acquisition.samples.shape)
@@ -156,7 +159,14 @@ class Bench:
         setting = f"{coded.codec.setting_name} {coded.codec.setting:g}"
         return _Decoded(coded.codec.codec_id, setting, coded.nbytes, coded.samples)
 
-    def _as_in_the_seed(self, variant: Variant, volumetric: bool, ratio: float | None) -> _Decoded:
+    def _denoised(self) -> _Decoded:
+        """Take MP-PCA's word for the samples: no codec, but a yardstick of what is thought harmless."""
+        limits = np.iinfo(self._acquisition.samples.dtype)
+        cleaned = np.rint(denoised(self._acquisition.samples)).clip(limits.min, limits.max)
+        samples = cleaned.astype(self._acquisition.samples.dtype)
+        return _Decoded("MP-PCA denoising", "", 2 * samples.size, samples)
+
+    def _as_in_the_paper(self, variant: Variant, ratio: float | None, *, volumetric: bool = False) -> _Decoded:
         """Fit networks of three layers and keep their float32 by LZMA; as wide as the ratio allows, or 256."""
         samples = self._acquisition.samples
         volumes, places, rows, columns = samples.shape
@@ -164,12 +174,12 @@ class Bench:
         inputs = coordinates((rows, columns))
         if volumetric:
             wanted, inputs = wanted.reshape(1, -1, volumes), coordinates((places, rows, columns))
-        width = SEED_WIDTH
+        width = PAPER_WIDTH
         if ratio is not None:
             budget = samples.size * 16 / ratio / 32 / len(wanted)
-            linear = inputs.shape[1] + SEED_HIDDEN + volumes
+            linear = inputs.shape[1] + PAPER_HIDDEN + volumes
             width = int((math.sqrt(linear**2 + 8 * (budget - volumes)) - linear) / 4)
-        plan = Plan(width, SEED_HIDDEN, variant, bits=None)
+        plan = Plan(width, PAPER_HIDDEN, variant, bits=None)
         networks, said = fit_floats(Slices(inputs, wanted), plan, self._effort, "cpu")
         decoded = np.rint(said).clip(samples.min(), samples.max()).astype(samples.dtype)
         frames = decoded.reshape(places, rows, columns, volumes).transpose(3, 0, 1, 2)
@@ -202,9 +212,10 @@ def main() -> None:
     """Measure, print a table a folder, and keep all rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="folders with a diffusion series each")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured; all by default")
     parser.add_argument("--places", type=int, default=2, help="slices, of the middle")
     parser.add_argument("--ratios", type=float, nargs="+", default=list(RATIOS))
-    parser.add_argument("--seed-ratio", type=float, default=10.0, help="of the variants in the form of the paper")
+    parser.add_argument("--paper-ratio", type=float, default=10.0, help="of the variants in the form of the paper")
     parser.add_argument("--epochs", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=math.inf, help="of each fit, at the most")
     parser.add_argument("--rate", type=float, default=Effort().rate)
@@ -217,7 +228,7 @@ def main() -> None:
             acquisition = read(folder)
         except NoDiffusionSeries as error:
             sys.exit(str(error))
-        rows = list(Bench(acquisition.some(given.places), effort).rows(given.ratios, given.seed_ratio))
+        rows = list(Bench(acquisition.some(given.places), effort).rows(given.parts, given.ratios, given.paper_ratio))
         sys.stdout.write(f"\n{acquisition.name}, {acquisition.samples.shape[0]} volumes\n\n{table(rows)}\n")
         found += rows
     if given.json:
