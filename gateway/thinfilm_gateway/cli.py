@@ -36,6 +36,8 @@ Against = Annotated[
 
 LOSSLESS_ENTRANTS = "neural-fast,neural,jpegls,jpegxl,jpegxl-e9,htj2k,zstd,tomoz"
 
+CHAOS_KILLS = 200
+
 FAILED = 1  # exit status; 2 is a wrong command line, 130 an interrupt
 INTERRUPTED = 130
 
@@ -289,6 +291,27 @@ def bench_hostile(json_file: JsonFile = None) -> None:
     from thinfilm_gateway.bench import hostile
 
     _bench(hostile.run(_console()), json_file)
+
+
+@bench.command("chaos")
+def bench_chaos(
+    kills: Annotated[int, typer.Option(metavar="N", min=0, help="How many processes are killed.")] = CHAOS_KILLS,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of the random moments.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Kill, stop, fill and damage gateways under load; prove that nothing acknowledged is lost and nothing half left.
+
+    Exit status 0 only if all is right.
+    """
+    from thinfilm_gateway.bench.chaos.run import run
+
+    report = run(_console(), kills, seed)
+    _bench(report, json_file)
+    wrong = [sentence for outcome in report.outcomes for sentence in outcome.wrong]
+    for sentence in wrong:
+        print(f"thinfilm: {sentence}", file=sys.stderr)  # noqa: T201
+    if not report.is_right:
+        raise Failed("Not everything that was acknowledged is there, or something half was left; it is named above.")
 
 
 def _bench(result: Any, json_file: Path | None) -> None:
