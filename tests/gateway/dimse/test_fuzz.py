@@ -21,7 +21,7 @@ SESSIONS = int(os.environ.get("THINFILM_FUZZ", "60"))
 WARM_UP_SESSIONS = 40
 PATIENT_EVERY = 16  # of so many sessions, one leaves it to the receiver to notice that nothing more comes
 GROWTH_LIMIT = 32 * 1024 * 1024
-CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
+CORPUS = sorted((Path(__file__).parents[2] / "corpus" / "upper_layer").iterdir())
 STORED = Answer(0x0000, "")
 
 

@@ -45,39 +45,55 @@ def prove(folder: Path, acknowledged: Sequence[DicomFile], **settings: Any) -> P
             await_archived(gateway.settings, lambda: None, SETTLE_SECONDS)
         except NotArchived as error:
             wrong.append(str(error))
-        returned, lost = get_all(gateway.node, acknowledged)
-    wrong += [*lost, *remains(data)]
+        retrieved = get_all(gateway.node, acknowledged)
+    wrong += [*retrieved.sentences(), *remains(data)]
     scrubbed = thinfilm(data, "scrub")
     if scrubbed.returncode:
         wrong.append(f"thinfilm scrub: {scrubbed.stderr.strip().splitlines()[-1]}")
+    returned = len(acknowledged) - len(retrieved.missing) - len(retrieved.changed)
     return Proof(returned, tuple(wrong), brought_back)
 
 
-def get_all(node: Node, files: Sequence[DicomFile]) -> tuple[int, list[str]]:
-    """C-GET instances, series by series; return how many came back as they were sent, and a sentence for each other."""
+@dataclass(frozen=True)
+class Retrieved:
+    """What did not come back as it was sent, each with the reason."""
+
+    missing: Mapping[str, str]
+    changed: Mapping[str, str]
+
+    def sentences(self) -> list[str]:
+        """Say so."""
+        return [f"{uid} {what}" for uid, what in [*self.missing.items(), *self.changed.items()]]
+
+
+def get_all(node: Node, files: Sequence[DicomFile]) -> Retrieved:
+    """C-GET instances, series by series."""
     series: dict[str, list[DicomFile]] = defaultdict(list)
     for file in files:
         series[file.series_instance_uid].append(file)
+    missing: dict[str, str] = {}
+    changed: dict[str, str] = {}
     with ThreadPoolExecutor(GETTERS) as pool:
-        wrong = [sentence for part in pool.map(lambda one: _get(node, one), series.values()) for sentence in part]
-    return len(files) - len(wrong), wrong
+        for one, (came, reason) in zip(
+            series.values(), pool.map(lambda s: _get(node, s), series.values()), strict=True
+        ):
+            for file in one:
+                uid = file.sop_instance_uid
+                if uid not in came:
+                    missing[uid] = f"is missing: {reason}"
+                elif came[uid] != file.sha256:
+                    changed[uid] = f"came back with SHA-256 {came[uid]}, not {file.sha256}."
+    return Retrieved(missing, changed)
 
 
-def _get(node: Node, files: Sequence[DicomFile]) -> list[str]:
-    """C-GET one series; return a sentence for each of the files that did not come back as it was sent."""
+def _get(node: Node, files: Sequence[DicomFile]) -> tuple[dict[str, str], str]:
+    """C-GET one series; return the SHA-256 of what came, by SOP Instance UID, and why the rest did not."""
     came: dict[str, str] = {}
-    reason = "it was not sent"
     try:
         get(node, files, lambda uid, syntax, dataset: came.update({uid: hashlib.sha256(dataset).hexdigest()}))
     except PeerRefused as error:
-        reason = str(error)
-    return [
-        f"{file.sop_instance_uid} is missing ({reason})."
-        if file.sop_instance_uid not in came
-        else f"{file.sop_instance_uid} came back changed."
-        for file in files
-        if came.get(file.sop_instance_uid) != file.sha256
-    ]
+        return came, str(error)
+    return came, "it was not sent."
 
 
 def thinfilm(settings: Settings, *command: str) -> subprocess.CompletedProcess[str]:
