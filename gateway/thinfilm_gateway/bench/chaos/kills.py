@@ -13,7 +13,7 @@ from thinfilm_gateway.bench.chaos.service import ROLES, SUPERVISOR, Service
 from thinfilm_gateway.client.gateway import DidNotRun
 
 LONGEST_PAUSE_SECONDS = 1.5  # between two kills
-RESTART_SECONDS = 120.0  # in which the supervisor must have replaced a process
+BACK_SECONDS = 300.0  # in which what was killed must be back at work
 
 SETTINGS = {
     "series_quiet_seconds": 0.5,
@@ -36,14 +36,14 @@ def kill_under_load(folder: Path, kills: int, seed: int, advance: Callable[[], N
     service.start()
     try:
         with Senders(service.node, folder / "sent", seed) as senders:
-            senders.await_acknowledged(1)
             for _ in range(kills):
+                _await_work(service, senders)
                 time.sleep(moments.uniform(0, LONGEST_PAUSE_SECONDS))  # the moment is what is tried, not a condition
                 role = moments.choice(ROLES)
                 _kill(service, role)
                 killed[role] += 1
                 advance()
-            senders.await_acknowledged(1)
+            _await_work(service, senders)
         service.stop()
     finally:
         service.end()
@@ -52,12 +52,23 @@ def kill_under_load(folder: Path, kills: int, seed: int, advance: Callable[[], N
     return Outcome("kill -9", killed, len(acknowledged), proof.returned, proof.brought_back, proof.wrong)
 
 
+def _await_work(service: Service, senders: Senders) -> None:
+    """Wait until objects are acknowledged and jobs begun that were not before, so that the next kill hits work."""
+    begun = service.count("job_started")
+    senders.await_acknowledged(1, BACK_SECONDS)
+    _await(lambda: service.count("job_started") > begun, "no job was begun")
+
+
 def _kill(service: Service, role: str) -> None:
     """Kill a process of that role, once there is one."""
-    deadline = time.monotonic() + RESTART_SECONDS
-    while service.kill(role) is None:
-        if time.monotonic() > deadline:
-            raise DidNotRun(f"In {RESTART_SECONDS:g} s no {role} was started again.")
-        time.sleep(0.02)
+    _await(lambda: service.kill(role) is not None, f"no {role} was started")
     if role == SUPERVISOR:
         service.start()
+
+
+def _await(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + BACK_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise DidNotRun(f"In {BACK_SECONDS:g} s {otherwise} after a kill.")
+        time.sleep(0.02)

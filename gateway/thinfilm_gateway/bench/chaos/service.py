@@ -64,6 +64,10 @@ class Service:
         if self._gateway is not None and self._gateway.process.poll() is None:
             stop(self._gateway.process)
 
+    def count(self, event: str) -> int:
+        """Return how often the log has said this since the last start."""
+        return self.gateway.log.read_text("utf-8").count(f'"event": "{event}"')
+
     def kill(self, role: str) -> int | None:
         """Kill a process of that role, the one that started last, as if the power had gone; None while there is none.
 
