@@ -49,7 +49,7 @@ def kill_under_load(folder: Path, kills: int, seed: int, advance: Callable[[], N
         service.end()
     acknowledged = list(senders.acknowledged.values())
     proof = prove(folder, acknowledged, **SETTINGS)
-    return Outcome("kill -9", killed, len(acknowledged), proof.returned, proof.brought_back, proof.wrong)
+    return Outcome("kill -9", dict(killed), len(acknowledged), proof.returned, proof.brought_back, proof.wrong)
 
 
 def _await_work(service: Service, senders: Senders) -> None:

@@ -20,7 +20,7 @@ from thinfilm_gateway.config import Settings
 
 SETTLE_SECONDS = 1200.0
 GETTERS = 4
-_SWEEP_EVENTS = ("spool_file_adopted", "container_removed", "temporary_file_removed", "incoming_files_removed")
+_SWEEP_EVENTS = ("spool_file_adopted", "container_removed", "temporary_file_removed")
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def thinfilm(settings: Settings, *command: str) -> subprocess.CompletedProcess[s
     )
 
 
-def _tidy(settings: Settings) -> Counter[str]:
+def _tidy(settings: Settings) -> dict[str, int]:
     """Let the sweep look at files of any age; return what it did, by the names of the log."""
     done = thinfilm(settings, "tidy")
     done.check_returncode()
     events = [json.loads(line)["event"] for line in done.stderr.splitlines() if line.startswith("{")]
-    return Counter(event for event in events if event in _SWEEP_EVENTS)
+    return dict(Counter(event for event in events if event in _SWEEP_EVENTS))
