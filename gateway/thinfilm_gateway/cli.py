@@ -283,6 +283,14 @@ def bench_memory(json_file: JsonFile = None) -> None:
     _bench(memory.run(_console()), json_file)
 
 
+@bench.command("large")
+def bench_large(json_file: JsonFile = None) -> None:
+    """Measure by how much the processes of a gateway grow while an object of 1 GiB goes in and comes out."""
+    from thinfilm_gateway.bench import large_object
+
+    _bench(large_object.run(_console()), json_file)
+
+
 @bench.command("hostile")
 def bench_hostile(json_file: JsonFile = None) -> None:
     """Measure C-STORE of 46 senders, alone and beside peers that stall, drip, break off and flood."""
