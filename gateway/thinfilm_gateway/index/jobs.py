@@ -187,15 +187,18 @@ def due_unsent(
 ) -> list[DueJob]:
     """Return the due jobs of which the broker was never told, or so long ago that it may have lost them.
 
+    One that was told of in the future, by a clock that has been set back since, is told of again.
+
     Of each queue only so many that `window` jobs lie with the broker: however long the workers need, telling it again
     never piles up more messages than that.
     """
     now = now or _now()
     due = (Job.state == JobState.WAITING, Job.not_before <= now)
-    told = func.count(Job.id).filter(Job.sent_at >= now - resend_after)
+    first, last = now - resend_after, now + resend_after
+    told = func.count(Job.id).filter(Job.sent_at.between(first, last))
     jobs: list[DueJob] = []
     for queue, with_broker in session.execute(select(Job.queue, told).where(*due).group_by(Job.queue)).all():
-        unsent = or_(Job.sent_at.is_(None), Job.sent_at < now - resend_after)
+        unsent = or_(Job.sent_at.is_(None), ~Job.sent_at.between(first, last))
         statement = select(Job.id, Job.queue).where(*due, Job.queue == queue, unsent).order_by(Job.not_before, Job.id)
         jobs += [DueJob(*row) for row in session.execute(statement.limit(max(0, window - with_broker)))]
     return jobs
