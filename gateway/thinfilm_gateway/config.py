@@ -132,6 +132,9 @@ class Settings(BaseSettings):
         False,
         description="Send compression to the workers with a GPU, which try hardest; only with broker_url.",
     )
+    backlog_jobs: int = Field(
+        100, ge=1, description="While more jobs than this are due, compression tries less hard, to catch up."
+    )
     max_attempts: int = Field(
         3, ge=1, description="A job that failed so often is left; its instances stay as received."
     )

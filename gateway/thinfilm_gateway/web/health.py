@@ -16,6 +16,7 @@ from thinfilm_gateway import data_folder
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.index import status
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.policy import lossless
 
 log = structlog.get_logger()
 
@@ -82,7 +83,7 @@ def examine(settings: Settings, database: Database, processes: Processes) -> tup
     except SQLAlchemyError as error:
         log.warning("index_away", error=" ".join(str(error).split())[:200])
         return HTTPStatus.SERVICE_UNAVAILABLE, document | {"status": "down", "reason": "the index does not answer"}
-    document |= summary.to_json()
+    document |= summary.to_json() | {"hurry": lossless.hurry(summary.jobs_due, settings.backlog_jobs)}
     if processes.receivers_alive == 0:
         return HTTPStatus.SERVICE_UNAVAILABLE, document | {"status": "down", "reason": "no receiver lives"}
     if room.refusal:

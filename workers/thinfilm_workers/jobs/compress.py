@@ -1,6 +1,5 @@
 """Compress a series: pack, store, read back, prove, and only then let the index point at the container."""
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -17,6 +16,7 @@ from thinfilm_gateway.index import archiving, audit
 from thinfilm_gateway.index.archiving import PendingInstance, Placement
 from thinfilm_gateway.index.jobs import ClaimedJob
 from thinfilm_workers.context import Context
+from thinfilm_workers.effort import Effort, effort
 from thinfilm_workers.lease import Lease, LeaseLost
 from thinfilm_workers.proof import container_damage, spool_damage
 
@@ -41,7 +41,7 @@ def compress_series(context: Context, job: ClaimedJob, lease: Lease) -> None:
     """
     for portion in portions(_pending(context, job)):
         if sound := _without_damaged(context, portion, lease):
-            _archive(context, sound, lease)
+            _archive(context, sound, effort(context, job), lease)
 
 
 def portions(instances: Iterable[PendingInstance]) -> Iterator[list[PendingInstance]]:
@@ -79,7 +79,7 @@ def _without_damaged(context: Context, portion: Sequence[PendingInstance], lease
     return sound
 
 
-def _archive(context: Context, instances: Sequence[PendingInstance], lease: Lease) -> None:
+def _archive(context: Context, instances: Sequence[PendingInstance], effort: Effort, lease: Lease) -> None:
     """Bring instances into one new container, unless another run was faster with all of them."""
     key = new_key()
     packed = context.work_dir / key.rpartition("/")[2]
@@ -88,7 +88,7 @@ def _archive(context: Context, instances: Sequence[PendingInstance], lease: Leas
         for instance, name in zip(instances, _names(instances), strict=True)
     ]
     try:
-        report = pack(sources, packed, context.treatment, lambda count: lease.check(), len(os.sched_getaffinity(0)))
+        report = pack(sources, packed, effort.treatment, lambda count: lease.check(), effort.threads)
         lease.check()
         context.store.put(key, packed)
     finally:

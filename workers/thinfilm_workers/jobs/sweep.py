@@ -16,9 +16,9 @@ from thinfilm_gateway.dispatch import Broker, send_due
 from thinfilm_gateway.index import archiving, clock, commitments, holdings, jobs
 from thinfilm_gateway.index.holdings import HeldContainer
 from thinfilm_gateway.index.ingest import Outcome, Received, register, register_all
-from thinfilm_gateway.index.states import JobState
 from thinfilm_workers.context import Context
 from thinfilm_workers.receipt import DAMAGED, NotReceived, read_spooled
+from thinfilm_workers.runner import record_released
 
 log = structlog.get_logger()
 
@@ -34,10 +34,7 @@ def sweep(context: Context) -> None:
     with context.database.session() as session:
         if pulled_back := clock.pull_back(session, lease, quiet, now):
             log.warning("clock_was_set_back", rows=pulled_back, mend="Let NTP keep the clocks of all hosts.")
-        for job in jobs.release_expired(session, context.settings.max_attempts):
-            log.warning("lease_expired", job=job.id, state=job.state.value)
-            if job.state is JobState.FAILED and job.series_pk is not None:
-                archiving.give_up(session, job.series_pk, job.error)
+        record_released(session, jobs.release_expired(session, context.settings.max_attempts))
         if orphans := holdings.request_missing_jobs(session, now):
             log.warning("jobs_missing", series=orphans)
     if context.settings.broker_url:
