@@ -13,6 +13,7 @@ import structlog
 from pynetdicom import AE, transport
 from pynetdicom._globals import MODE_ACCEPTOR
 
+from thinfilm_gateway.accepting import Patience
 from thinfilm_gateway.archive.objects import ObjectReader
 from thinfilm_gateway.archive.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from thinfilm_gateway.archive.spool import Spool
@@ -93,12 +94,17 @@ class AssociationServer(transport.AssociationServer):
         self.encryption = encryption
         self._admit = admit
         self._maximum_per_host = maximum_per_host or ae.maximum_associations
+        self._patience = Patience()
         super().__init__(ae, address, ae.ae_title, contexts=[], request_handler=RequestHandler)
 
     def server_bind(self) -> None:
         """Bind the port, shared."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
+
+    def get_request(self) -> Any:
+        """Accept a connection. Raises OSError, after a pause where no descriptor is left for it."""
+        return self._patience.accept(super().get_request)
 
     def admit(self, association: Association) -> Collection[Operation]:
         """Say what a peer may ask for. Raises Rejected."""

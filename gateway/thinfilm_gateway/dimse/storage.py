@@ -1,6 +1,7 @@
 """C-STORE: takes any object bit for bit and acknowledges it when it is durable (PS3.4 Annex B, PS3.7 9.1.1)."""
 
 import datetime as dt
+import errno
 from typing import Any
 
 import structlog
@@ -17,6 +18,13 @@ from thinfilm_gateway.dimse.commit import CannotCommit, Committer
 from thinfilm_gateway.index.ingest import Outcome, Received, UnindexableDataSet, required_uids
 
 log = structlog.get_logger()
+
+_MENDS: dict[int | None, str] = {
+    errno.EMFILE: "Raise the limit of open files (LimitNOFILE), or lower maximum_associations.",
+    errno.ENOSPC: "Make room under data_dir, or give it a larger disk.",
+    errno.EDQUOT: "Raise the quota of the user that the gateway runs as.",
+    errno.EROFS: "Mount data_dir writable.",
+}
 
 
 class Refused(Exception):
@@ -159,7 +167,7 @@ class StorageService:
 
 
 def _spool_refused(error: OSError) -> Refused:
-    log.error("spool_refused", error=str(error))
+    log.error("spool_refused", error=str(error), mend=_MENDS.get(error.errno, "Look at the disk of data_dir."))
     return Refused(status.OUT_OF_RESOURCES, "The spool cannot be written.")
 
 

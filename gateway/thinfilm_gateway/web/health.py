@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_gateway import data_folder
+from thinfilm_gateway.accepting import Patience
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.index import status
 from thinfilm_gateway.index.database import Database
@@ -45,7 +46,7 @@ class HealthPage:
         class Handler(_Handler):
             examine = staticmethod(report)
 
-        self._server = ThreadingHTTPServer((settings.http_host, settings.http_port), Handler)
+        self._server = _Server((settings.http_host, settings.http_port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="health page", daemon=True)
 
@@ -96,6 +97,18 @@ def examine(settings: Settings, database: Database, processes: Processes) -> tup
     if summary.needs_a_hand:
         return HTTPStatus.OK, document | {"status": "degraded", "reason": "see `thinfilm status`"}
     return HTTPStatus.OK, document
+
+
+class _Server(ThreadingHTTPServer):
+    """A thread for each request; waits for descriptors where none is left."""
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._patience = Patience()
+        super().__init__(address, handler)
+
+    def get_request(self) -> Any:
+        """Accept a connection."""
+        return self._patience.accept(super().get_request)
 
 
 class _Handler(BaseHTTPRequestHandler):
