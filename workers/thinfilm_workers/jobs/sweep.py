@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import itertools
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 
@@ -32,7 +33,7 @@ def sweep(context: Context) -> None:
     with context.database.session() as session:
         for job in jobs.release_expired(session, context.settings.max_attempts):
             log.warning("lease_expired", job=job.id, state=job.state.value)
-            if job.state is JobState.FAILED and job.series_pk is not None:
+            if job.state is JobState.FAILED and job.kind == jobs.COMPRESS and job.series_pk is not None:
                 archiving.give_up(session, job.series_pk, job.error)
         if orphans := holdings.request_missing_jobs(session, now):
             log.warning("jobs_missing", series=orphans)
@@ -71,7 +72,7 @@ def tidy(context: Context, grace: dt.timedelta = GRACE) -> None:
     for file in context.work_dir.iterdir():
         with _one_at_a_time("temporary file", file.name):
             if file.stat().st_mtime < limit:
-                file.unlink()
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
                 log.info("temporary_file_removed", name=file.name)
 
 
