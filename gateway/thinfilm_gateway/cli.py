@@ -5,11 +5,12 @@ import importlib.metadata
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from thinfilm_gateway import config, data_folder, logs
 from thinfilm_gateway.background import keep_linear_algebra_on_one_thread
@@ -202,17 +203,28 @@ def status(
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="List what came with other content under a known SOP Instance UID.")
     ] = False,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="List what lossy rules decided, and why images stay lossless.")
+    ] = False,
 ) -> None:
     """Show what is kept, what waits, and what needs a hand."""
-    from thinfilm_gateway.commands import duplicates as listing
+    from thinfilm_gateway.commands import duplicates as revisions
+    from thinfilm_gateway.commands import lossy_decisions as decisions
     from thinfilm_gateway.commands import status as command
 
     settings = config.load(config_file, data_dir=data_dir)
-    result: Any = listing.duplicates(settings) if duplicates else command.status(settings)
+    render: Callable[[Any], RenderableType] = command.render
+    result: Any
+    if duplicates:
+        result, render = revisions.duplicates(settings), revisions.render
+    elif lossy:
+        result, render = decisions.lossy_decisions(settings), decisions.render
+    else:
+        result = command.status(settings)
     if as_json:
         _print_json(result.to_json())
     else:
-        _console().print((listing if duplicates else command).render(result))
+        _console().print(render(result))
 
 
 @db.command("upgrade")

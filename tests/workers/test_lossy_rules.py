@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Callable
+from pathlib import Path
 
 import pydicom
 import pytest
@@ -12,9 +13,16 @@ from support.house import House, flip_byte
 from support.lossy_codec import Quantised
 from thinfilm_codecs import registry
 from thinfilm_gateway.archive.container.reader import open_container
-from thinfilm_gateway.index.models import Derivation, Instance
-from thinfilm_gateway.policy.rules import LossyRule
+from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.decisions import decisions
+from thinfilm_gateway.index.find import Match, Query, Root, find
+from thinfilm_gateway.index.levels import Level
+from thinfilm_gateway.index.locate import locate
+from thinfilm_gateway.index.models import Derivation, Instance, Study
+from thinfilm_gateway.index.status import problems, summary
+from thinfilm_gateway.policy.rules import LossyRule, Serve
 from thinfilm_workers.jobs.lossy_rules import apply_lossy_rules
+from thinfilm_workers.jobs.reindex import reindex
 from thinfilm_workers.jobs.sweep import sweep, tidy
 
 CT_AT_ONCE = LossyRule(modality="CT", delay_days=0, keep_original_days=0)
@@ -235,3 +243,109 @@ def test_a_repeated_derivation_gives_the_same_object(build_house: Callable[..., 
     assert [(row.sop_instance_uid, row.sha256) for row in house.instances() if not row.current] == first
     assert len(derivations(house)) == 2
     assert house.stray_files() == []
+
+
+def located(house: House, level: Level, **keys: str) -> list[tuple[str, bool]]:
+    """Return what a retrieve request finds: the UIDs, and whether nothing is to be sent for them."""
+    with house.context.database.reading() as session:
+        return [(one.sop_instance_uid, one.is_gone) for one in locate(session, level, keys)]
+
+
+def found(house: House, level: Level, **keys: str) -> list[Match]:
+    with house.context.database.reading() as session:
+        return list(find(session, Query(level, Root.STUDY, keys)))
+
+
+def test_while_the_original_is_kept_both_can_be_retrieved_and_one_is_counted(
+    build_house: Callable[..., House],
+) -> None:
+    house = build_house(lossy=(CT_KEPT,))
+    (original,) = archived(house, ct_series(1))
+    apply(house)
+    (row,) = derivations(house)
+    derived = str(row.derived_sop_instance_uid)
+    study = house.rows(Study)[0].study_instance_uid
+    assert located(house, Level.STUDY, StudyInstanceUID=study) == [(original.sop_instance_uid, False)]
+    for uid in (original.sop_instance_uid, derived):
+        assert located(house, Level.IMAGE, SOPInstanceUID=uid) == [(uid, False)]
+    (match,) = found(house, Level.STUDY, NumberOfStudyRelatedInstances="")
+    assert match.values["NumberOfStudyRelatedInstances"] == 1
+    (match,) = found(house, Level.IMAGE, StudyInstanceUID=study, AlternateRepresentationSequence="")
+    assert match.values["SOPInstanceUID"] == original.sop_instance_uid
+    assert match.alternate is not None
+    assert match.alternate.sop_instance_uid == derived
+    assert match.alternate.sop_class_uid == CT_IMAGE
+    assert found(house, Level.IMAGE, StudyInstanceUID=study)[0].alternate is None
+
+
+@pytest.mark.parametrize("serve", ["derived", "failure"])
+def test_a_request_for_an_original_that_is_gone_gets_what_its_rule_says(
+    build_house: Callable[..., House], serve: Serve
+) -> None:
+    house = build_house(lossy=(CT_AT_ONCE.model_copy(update={"serve": serve}),))
+    (original,) = archived(house, ct_series(1))
+    apply(house)
+    apply(house)
+    derived = str(derivations(house)[0].derived_sop_instance_uid)
+    expected = (derived, False) if serve == "derived" else (original.sop_instance_uid, True)
+    assert located(house, Level.IMAGE, SOPInstanceUID=original.sop_instance_uid) == [expected]
+    both = f"{original.sop_instance_uid}\\{derived}"
+    assert set(located(house, Level.IMAGE, SOPInstanceUID=both)) == {(derived, False), expected}
+    assert located(house, Level.IMAGE, SOPInstanceUID=derived) == [(derived, False)]
+    (match,) = found(house, Level.IMAGE, SOPInstanceUID=original.sop_instance_uid, InstanceAvailability="")
+    assert match.values["SOPInstanceUID"] == original.sop_instance_uid
+    assert match.values["InstanceAvailability"] == "UNAVAILABLE"
+    assert match.alternate is not None
+    assert match.alternate.sop_instance_uid == derived
+    study = house.rows(Study)[0].study_instance_uid
+    assert [one.values["SOPInstanceUID"] for one in found(house, Level.IMAGE, StudyInstanceUID=study)] == [derived]
+    (match,) = found(house, Level.STUDY, NumberOfStudyRelatedInstances="")
+    assert match.values["NumberOfStudyRelatedInstances"] == 1
+
+
+@pytest.mark.parametrize("retired", [False, True])
+def test_a_rebuilt_index_has_the_map_that_the_derived_objects_tell(
+    build_house: Callable[..., House], tmp_path: Path, retired: bool
+) -> None:
+    rule = CT_AT_ONCE if retired else CT_KEPT
+    house = build_house(lossy=(rule,))
+    series = archived(house, ct_series(2))
+    apply(house)
+    if retired:
+        apply(house)
+        tidy(house.context, dt.timedelta(0))
+    before = derivations(house)
+    url = f"sqlite:///{tmp_path / 'rebuilt.sqlite'}"
+    database = Database(url)
+    database.upgrade()
+    database.dispose()
+    rebuilt = build_house(database_url=url, lossy=(rule,))
+    assert reindex(rebuilt.context).damages == ()
+
+    def told(row: Derivation) -> tuple[object, ...]:
+        return (
+            row.original_sop_instance_uid,
+            row.derived_sop_instance_uid,
+            row.codec,
+            row.setting,
+            round(row.ratio_allocated or 0, 2),
+            row.retired_at is None,
+        )
+
+    assert set(map(told, derivations(rebuilt))) == set(map(told, before))
+    assert served(rebuilt) == served(house)
+    if not retired:
+        rebuilt.assert_archived(series)
+    assert apply(rebuilt) == 0  # nobody knows any more which originals were committed: they stay
+
+
+def test_status_tells_how_many_images_are_lossy_and_no_conflict(build_house: Callable[..., House]) -> None:
+    house = build_house(lossy=(CT_KEPT,))
+    archived(house, ct_series(2))
+    apply(house)
+    with house.context.database.reading() as session:
+        told = summary(session)
+        assert problems(session) == []
+        reasons = [one.reason for one in decisions(session)]
+    assert (told.lossy, told.retired, told.conflicts, told.instances) == (2, 0, 0, 4)
+    assert all("not above JPEG's" in reason for reason in reasons)

@@ -36,15 +36,15 @@ class Archived:
 
 @dataclass(frozen=True)
 class Measured:
-    """How an image is kept lossily; see Derivation. guarded: JSON."""
+    """How an image is kept lossily; see Derivation. guarded: JSON. None is what nobody knows any more."""
 
     codec: str
     setting: str
     ratio_allocated: float
-    ratio_stored: float | None
-    max_error: int | None
-    rmse: float | None
-    guarded: str | None
+    ratio_stored: float | None = None
+    max_error: int | None = None
+    rmse: float | None = None
+    guarded: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
