@@ -57,7 +57,7 @@ def held(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise UnusableDataFolder(
-                f"Another `thinfilm serve` or `thinfilm reindex` (process {file.read().strip()}) uses the data folder "
+                f"Another `thinfilm serve`, `tidy` or `reindex` (process {file.read().strip()}) uses the data folder "
                 f"{folder}; stop it, or give another --data-dir."
             ) from None
         file.truncate(0)

@@ -27,7 +27,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (worker, scrub, retry, reindex):
+    for command in (worker, scrub, retry, tidy, reindex):
         app.command()(command)
 
 
@@ -73,6 +73,20 @@ def retry(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
         Console().print(f"{others} jobs of lossy rules are tried again")
 
 
+def tidy(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
+    """Compare files and rows at once: enter objects that a crash left without a row, remove what belongs to nobody.
+
+    Workers do so by themselves, about files that are older than a day. On an embedded index, stop the gateway first:
+    nothing is at work then, and files of any age are looked at. The log says what was done.
+    """
+    from thinfilm_workers.jobs.sweep import GRACE
+    from thinfilm_workers.jobs.sweep import tidy as run
+
+    with _context(config_file, data_dir, alone=True) as context:
+        run(context, GRACE if context.settings.database_url else dt.timedelta(0))
+    Console().print("Files and rows are compared.")
+
+
 def reindex(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: Json = False) -> None:
     """Rebuild the index from spool and containers alone, into an empty database.
 
@@ -82,7 +96,7 @@ def reindex(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: J
     from thinfilm_workers.jobs.reindex import reindex as run
 
     with (
-        _context(config_file, data_dir, alone=True) as context,
+        _context(config_file, data_dir, alone=True, upgrade=True) as context,
         step(_progress_console(as_json), "reindex") as advance,
     ):
         report = run(context, advance)
@@ -97,10 +111,12 @@ def reindex(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: J
 
 
 @contextlib.contextmanager
-def _context(config_file: Path | None, data_dir: Path | None, *, alone: bool = False) -> Iterator[Context]:
+def _context(
+    config_file: Path | None, data_dir: Path | None, *, alone: bool = False, upgrade: bool = False
+) -> Iterator[Context]:
     """Open the rooms.
 
-    alone: keep every gateway with an embedded index away, and bring the tables to this version. Raises
+    alone: keep every gateway with an embedded index away. upgrade: bring the tables to this version. Raises
     UnusableDataFolder, and UnusableIndex unless the index is at this version.
     """
     settings = config.load(config_file, data_dir=data_dir)
@@ -111,7 +127,7 @@ def _context(config_file: Path | None, data_dir: Path | None, *, alone: bool = F
             cleanup.enter_context(data_folder.held(settings.data_dir))
         database = Database(settings.index_url)
         cleanup.callback(database.dispose)
-        if alone:
+        if upgrade:
             database.upgrade()
         else:
             database.check()

@@ -52,7 +52,6 @@ def run_workers(settings: Settings, stop_seconds: float = STOP_SECONDS) -> None:
         maintenance = _Maintenance(settings)
         maintenance.start()
         children = [_start(settings) for _ in range(settings.local_workers)]
-        log.info("workers_started", processes=len(children))
         while not stop.poll(0):
             wait([stop, *(child.process.sentinel for child in children)])
             children = [child if child.process.is_alive() else _replace(settings, child, stop) for child in children]
@@ -84,6 +83,7 @@ def _start(settings: Settings) -> _Child:
     theirs, ours = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(settings, theirs), name="thinfilm worker")
     process.start()
+    log.info("worker_started", pid=process.pid)
     theirs.close()
     return _Child(process, ours)
 
