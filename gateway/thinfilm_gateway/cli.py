@@ -5,11 +5,12 @@ import importlib.metadata
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from thinfilm_gateway import config, data_folder, logs
 from thinfilm_gateway.background import keep_linear_algebra_on_one_thread
@@ -117,30 +118,47 @@ def demo() -> None:
 def compress(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.tfa", help="The container to write.")],
-    codec: Annotated[str | None, typer.Option(metavar="NAME", help="Only this codec, not the best of all.")] = None,
+    codec: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this codec; a lossy one where images may be lossy.")
+    ] = None,
     preset: Annotated[str, typer.Option(metavar="fast|default|max", help="How hard the codec tries.")] = "default",
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where the codec computes.")] = "cpu",
+    max_error: Annotated[
+        int | None, typer.Option(metavar="D", help="Lossy: no sample may be farther off than this.")
+    ] = None,
+    ratio: Annotated[
+        float | None, typer.Option(metavar="R", help="Lossy: the gentlest setting that reaches this ratio.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="P", help="Lossy: whose ceilings hold; esr-strict without.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Pack files and folders into a container, and prove it by reading it back."""
+    """Pack files and folders into a container, and prove it by reading it back.
+
+    With a lossy codec, images that may be lossy become objects derived from them, below the ceiling of the profile.
+    """
     keep_linear_algebra_on_one_thread()
     from thinfilm_gateway.commands import compress as command
     from thinfilm_gateway.progress import byte_step
 
+    lossy = command.lossy_request(codec, profile, max_error, ratio)
     sources = command.sources(paths)
     total = sum(source.path.stat().st_size for source in sources)
     with byte_step(_progress_console(as_json), f"compress {len(sources)} files", total) as advance:
-        candidates = [codec] if codec else config.load().lossless_codecs
-        result = command.compress(sources, output, candidates, preset, device, advance)
+        candidates = [codec] if codec and lossy is None else config.load().lossless_codecs
+        result = command.compress(sources, output, candidates, preset, device, advance, lossy)
     if as_json:
         _print_json(result.to_json())
     else:
         series = len(result.report.series)
-        ratio = result.bytes_in / result.report.archive_bytes
+        smaller = result.bytes_in / result.report.archive_bytes
         _console().print(
             f"{result.files_in} files in {series} series, {result.bytes_in:,} bytes in {result.report.archive_bytes:,}"
-            f" ({ratio:.2f}), read back and proven: {output}"
+            f" ({smaller:.2f}), read back and proven: {output}"
         )
+        for row in result.lossy:
+            _console().print(row.sentence())
 
 
 @app.command()
@@ -187,17 +205,28 @@ def status(
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="List what came with other content under a known SOP Instance UID.")
     ] = False,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="List what lossy rules decided, and why images stay lossless.")
+    ] = False,
 ) -> None:
     """Show what is kept, what waits, and what needs a hand."""
-    from thinfilm_gateway.commands import duplicates as listing
+    from thinfilm_gateway.commands import duplicates as revisions
+    from thinfilm_gateway.commands import lossy_decisions as decisions
     from thinfilm_gateway.commands import status as command
 
     settings = config.load(config_file, data_dir=data_dir)
-    result: Any = listing.duplicates(settings) if duplicates else command.status(settings)
+    render: Callable[[Any], RenderableType] = command.render
+    result: Any
+    if duplicates:
+        result, render = revisions.duplicates(settings), revisions.render
+    elif lossy:
+        result, render = decisions.lossy_decisions(settings), decisions.render
+    else:
+        result = command.status(settings)
     if as_json:
         _print_json(result.to_json())
     else:
-        _console().print((listing if duplicates else command).render(result))
+        _console().print(render(result))
 
 
 @db.command("upgrade")

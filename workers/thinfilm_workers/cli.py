@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from thinfilm_gateway import config, data_folder, logs
-from thinfilm_gateway.index import commitments, holdings
+from thinfilm_gateway.index import commitments, holdings, jobs
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.progress import step
 from thinfilm_workers.context import Context
@@ -63,9 +63,12 @@ def retry(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
     with _context(config_file, data_dir) as context, context.database.session() as session:
         count = holdings.retry_given_up(session, dt.datetime.now(dt.UTC))
         reports = commitments.retry_failed(session)
+        others = jobs.retry_failed(session, (jobs.RECOMPRESS, jobs.RETIRE))
     Console().print(f"{count} instances wait for compression again")
     if reports:
         Console().print(f"{reports} reports of storage commitment are tried again")
+    if others:
+        Console().print(f"{others} jobs of lossy rules are tried again")
 
 
 def tidy(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:

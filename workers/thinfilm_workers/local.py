@@ -20,13 +20,19 @@ from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.stop_signal import stop_signal
 from thinfilm_workers.context import Context
 from thinfilm_workers.jobs.evict import evict
+from thinfilm_workers.jobs.lossy_rules import apply_lossy_rules
 from thinfilm_workers.jobs.sweep import sweep, tidy
 from thinfilm_workers.runner import QUEUES, owner_name, record_released, run_next
 
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.5  # how long a due job may wait for an idle process
-PERIODS: dict[Callable[[Context], object], float] = {sweep: 30.0, evict: 5.0, tidy: 3600.0}
+PERIODS: dict[Callable[[Context], object], float] = {
+    sweep: 30.0,
+    evict: 5.0,
+    apply_lossy_rules: 600.0,
+    tidy: 3600.0,
+}
 RESTART_SECONDS = 1.0  # between the death of a process and its replacement
 STOP_SECONDS = 60.0  # what a running job gets to end in; then its process is killed and the job comes back by its lease
 

@@ -73,6 +73,7 @@ def render(result: Status) -> RenderableType:
         "as received": f"{counts.as_received} instances were given up",
         "quarantined": f"{counts.quarantined} instances are damaged",
         "conflicts": f"{counts.conflicts} further revisions are kept and not served",
+        "lossy": f"{counts.lossy} images are kept lossily, {counts.retired} of them without their original",
         "bytes": f"{archived_bytes:,} archived in {counts.container_bytes:,}{ratio}; {counts.waiting_bytes:,} not",
         "jobs": f"{counts.jobs_waiting} wait, {counts.jobs_running} run, {counts.jobs_failed} have failed",
         "commitments": f"{counts.commitments_waiting} are to be reported, {counts.commitments_failed} were given up",

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from thinfilm_gateway.archive.presence import NamedCopies, Presence
 from thinfilm_gateway.archive.values import text
 from thinfilm_gateway.config import Duplicates
-from thinfilm_gateway.index import audit, jobs
+from thinfilm_gateway.index import audit, jobs, returned
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.duplicates import CONTENT_CONFLICT, RELATIONAL_MISMATCH
 from thinfilm_gateway.index.models import Container, Instance, Patient, Series, Study
@@ -234,12 +234,13 @@ def _insert(
         statement = update(Instance).where(Instance.sop_instance_uid.in_(superseded), Instance.current.is_(True))
         session.execute(statement.values(current=False).execution_options(synchronize_session=False))
     rows = [
-        _instance_row(entry, revision, series_pks[entry.series_key])
+        received_row(entry.received, revision, series_pks[entry.series_key])
         | {"current": served.get(entry.received.sop_instance_uid) == revision}
         for entry, revision in new
     ]
     if rows:
         session.connection().execute(insert_into(session, Instance), rows)
+        returned.serve_again(session, served)
 
 
 def _kept(entry: _Entry, revision: int) -> _Revision:
@@ -414,8 +415,8 @@ def _found(
     return {tuple(values): pk for pk, *values in rows}
 
 
-def _instance_row(entry: _Entry, revision: int, series_pk: int) -> Row:
-    received = entry.received
+def received_row(received: Received, revision: int, series_pk: int) -> Row:
+    """Return the row of an object, all but whether it is served, and where it lies in a container."""
     return {
         "series_pk": series_pk,
         "sop_instance_uid": received.sop_instance_uid,

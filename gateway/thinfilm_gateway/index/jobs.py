@@ -1,7 +1,7 @@
 """The job table: who does what, until when. The broker only carries ids of these rows.
 
-A series has one compress job that waits and one that runs, at most. Whoever reads or ends a running job names itself as
-its owner, so that a worker whose lease ran out changes nothing.
+A series has one job of a kind that waits and one that runs, at most. Whoever reads or ends a running job names itself
+as its owner, so that a worker whose lease ran out changes nothing.
 """
 
 import datetime as dt
@@ -18,6 +18,8 @@ from thinfilm_gateway.index.states import JobState
 from thinfilm_gateway.index.transitions import move_job
 
 COMPRESS = "compress"
+RECOMPRESS = "recompress"
+RETIRE = "retire"
 
 COMPRESS_CPU = "compress.cpu"
 COMPRESS_GPU = "compress.gpu"
@@ -88,6 +90,37 @@ def request_compression(
         set_={"not_before": literal_column("excluded.not_before"), "sent_at": None},
     )
     session.connection().execute(statement, rows)
+
+
+def request(session: Session, kind: str, series_pks: Collection[int], now: dt.datetime | None = None) -> None:
+    """See to it that each series has a waiting job of this kind, due at once where it had none."""
+    now = now or _now()
+    rows = [
+        {
+            "kind": kind,
+            "series_pk": series_pk,
+            "queue": COMPRESS_CPU,
+            "state": JobState.WAITING,
+            "not_before": now,
+            "attempts": 0,
+            "created_at": now,
+        }
+        for series_pk in sorted(series_pks)
+    ]
+    if rows:
+        session.connection().execute(insert_into(session, Job).on_conflict_do_nothing(), rows)
+
+
+def retry_failed(session: Session, kinds: Collection[str], now: dt.datetime | None = None) -> int:
+    """Let failed jobs of these kinds be tried again where no other is open; return how many."""
+    other = aliased(Job)
+    is_open = select(other.id).where(
+        other.series_pk == Job.series_pk, other.kind == Job.kind, other.state.in_((JobState.WAITING, JobState.RUNNING))
+    )
+    failed = select(Job.id).where(Job.state == JobState.FAILED, Job.kind.in_(kinds), ~is_open.exists())
+    again = {"not_before": now or _now(), "attempts": 0, "sent_at": None, "finished_at": None}
+    pks = session.scalars(failed).all()
+    return sum(move_job(session, pk, JobState.FAILED, JobState.WAITING, None, **again) for pk in pks)
 
 
 def claim(

@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import itertools
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 
@@ -72,7 +73,7 @@ def tidy(context: Context, grace: dt.timedelta = GRACE) -> None:
     for file in context.work_dir.iterdir():
         with _one_at_a_time("temporary file", file.name):
             if file.stat().st_mtime < limit:
-                file.unlink()
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
                 log.info("temporary_file_removed", name=file.name)
 
 
