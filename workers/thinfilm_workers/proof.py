@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import Container
 from thinfilm_gateway.archive.spool import Spool
-from thinfilm_gateway.archive.store import check_mounted
 
 
 def entry_sha256(container: Container, entry: int | None) -> str | None:
@@ -38,7 +37,7 @@ def spool_damage(spool: Spool, name: str, dataset_offset: int, sha256: str) -> s
             file.seek(dataset_offset)
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
-        check_mounted(spool.names(), "spool")
+        spool.check_mounted()
         return "The spool file is missing."
     return None if found == sha256 else "The spool file no longer has the bytes that were received."
 

@@ -65,6 +65,7 @@ def running_gateway(folder: Path, **settings: Any) -> Iterator[RunningGateway]:
         "dicom_port": 0,
         "http_port": 0,
         "minimum_free_bytes": 0,
+        "warning_free_bytes": 0,
     }
     wanted = Settings(**(places | settings))
     log = folder / "serve.log"

@@ -14,6 +14,7 @@ from thinfilm_gateway import data_folder
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.data_folder import Room
 from thinfilm_gateway.index import status as index_status
+from thinfilm_gateway.index import volumes
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.status import Problem, Summary
 from thinfilm_gateway.policy import lossless
@@ -43,7 +44,7 @@ def status(settings: Settings) -> Status:
         summary = index_status.summary(session)
         problems = tuple(index_status.problems(session))
         hurry = lossless.hurry(summary.jobs_due, settings.backlog_jobs)
-        return Status(summary, problems, data_folder.room(settings), hurry)
+        return Status(summary, problems, data_folder.room(settings, volumes.known(session)), hurry)
 
 
 @contextlib.contextmanager
@@ -85,6 +86,8 @@ def render(result: Status) -> RenderableType:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, text in rows.items():
         table.add_row(name, text)
-    problems = [Text(sentence) for sentence in (result.room.refusal, result.room.obstacle) if sentence]
+    problems = [
+        Text(sentence) for sentence in (result.room.refusal, result.room.obstacle, result.room.warning) if sentence
+    ]
     problems += [Text(f"{problem.kind} {problem.uid} {problem.reason}") for problem in result.problems]
     return Group(table, Text("\nneeds a hand" if problems else "\nnothing needs a hand"), *problems)

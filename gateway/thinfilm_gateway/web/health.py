@@ -15,8 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from thinfilm_gateway import data_folder
 from thinfilm_gateway.accepting import Patience
 from thinfilm_gateway.config import Settings
-from thinfilm_gateway.index import status
+from thinfilm_gateway.index import status, volumes
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.volumes import KnownVolumes
 from thinfilm_gateway.policy import lossless
 
 log = structlog.get_logger()
@@ -71,26 +72,26 @@ def examine(settings: Settings, database: Database, processes: Processes) -> tup
     """Return the HTTP status and the document of /health.
 
     `status` is "down" (503) without index or receiver; "degraded" (200) where C-STORE is refused, nothing is
-    compressed, a process is missing or something needs a hand; else "ok". What is kept can be retrieved while it is
-    degraded, hence the 200.
+    compressed, a disk is nearly full, a process is missing or something needs a hand; else "ok". What is kept can be
+    retrieved while it is degraded, hence the 200.
     """
     document: dict[str, Any] = {"status": "ok", "ae_title": settings.ae_title, "dicom_port": settings.dicom_port}
     document["processes"] = asdict(processes)
-    room = data_folder.room(settings)
-    document["free_bytes"] = room.free_bytes
     try:
         with database.reading() as session:
             summary = status.summary(session)
+            known = volumes.known(session)
     except SQLAlchemyError as error:
         log.warning("index_away", error=" ".join(str(error).split())[:200])
+        document["free_bytes"] = data_folder.room(settings, KnownVolumes()).free_bytes
         return HTTPStatus.SERVICE_UNAVAILABLE, document | {"status": "down", "reason": "the index does not answer"}
+    room = data_folder.room(settings, known)
+    document["free_bytes"] = room.free_bytes
     document |= summary.to_json() | {"hurry": lossless.hurry(summary.jobs_due, settings.backlog_jobs)}
     if processes.receivers_alive == 0:
         return HTTPStatus.SERVICE_UNAVAILABLE, document | {"status": "down", "reason": "no receiver lives"}
-    if room.refusal:
-        return HTTPStatus.OK, document | {"status": "degraded", "reason": room.refusal}
-    if room.obstacle:
-        return HTTPStatus.OK, document | {"status": "degraded", "reason": room.obstacle}
+    if reason := room.refusal or room.obstacle or room.warning:
+        return HTTPStatus.OK, document | {"status": "degraded", "reason": reason}
     missing = processes.receivers_alive < processes.receivers or processes.workers_alive < processes.workers
     if missing:
         return HTTPStatus.OK, document | {"status": "degraded", "reason": "a process has died and is being restarted"}

@@ -1,18 +1,20 @@
 """Compress a series: pack, store, read back, prove, and only then let the index point at the container."""
 
+import errno
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import structlog
 from sqlalchemy.orm import Session
 
+from thinfilm_gateway import data_folder
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.pack import Source, pack
 from thinfilm_gateway.archive.container.reader import open_container
 from thinfilm_gateway.archive.container.report import PackReport
 from thinfilm_gateway.archive.store import new_key
 from thinfilm_gateway.config import GIB
-from thinfilm_gateway.index import archiving, audit
+from thinfilm_gateway.index import archiving, audit, volumes
 from thinfilm_gateway.index.archiving import PendingInstance, Placement
 from thinfilm_gateway.index.jobs import ClaimedJob
 from thinfilm_workers.context import Context
@@ -40,6 +42,7 @@ def compress_series(context: Context, job: ClaimedJob, lease: Lease) -> None:
     files and database raise. What was committed before stays; a further run does what is left.
     """
     for portion in portions(_pending(context, job)):
+        _check_archive(context)
         if sound := _without_damaged(context, portion, lease):
             _archive(context, sound, effort(context, job), lease)
 
@@ -62,6 +65,15 @@ def _pending(context: Context, job: ClaimedJob) -> list[PendingInstance]:
     assert job.series_pk is not None
     with context.database.reading() as session:
         return archiving.pending(session, job.series_pk)
+
+
+def _check_archive(context: Context) -> None:
+    """See that the archive is there and not full, before anything is done for it. Raises StorageAway, OSError."""
+    context.store.check()
+    with context.database.reading() as session:
+        container_bytes = volumes.container_bytes(session)
+    if full := data_folder.archive_is_full(context.settings, context.settings.archive_dir, container_bytes):
+        raise OSError(errno.ENOSPC, f"The archive is full: {full}")
 
 
 def _without_damaged(context: Context, portion: Sequence[PendingInstance], lease: Lease) -> list[PendingInstance]:
