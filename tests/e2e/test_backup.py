@@ -54,7 +54,8 @@ def house(tmp_path: Path, database_url: str) -> House:
 
 def back_up(settings: Settings, backup: Path) -> None:
     backup.mkdir()
-    run("cp", "--archive", settings.archive_dir, settings.spool_dir, backup)
+    run("cp", "--archive", settings.spool_dir, backup)
+    run("cp", "--archive", settings.archive_dir, backup)
     if settings.database_url.startswith("sqlite"):
         run("sqlite3", settings.database_url.removeprefix("sqlite:///"), f".backup {backup / 'index.sqlite'}")
     else:
