@@ -13,8 +13,6 @@ import typer
 from rich.console import Console
 
 from thinfilm_gateway import config, data_folder, logs
-from thinfilm_gateway.archive.spool import Spool
-from thinfilm_gateway.archive.store import FolderStore
 from thinfilm_gateway.index import commitments, holdings, jobs
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.progress import step
@@ -131,7 +129,7 @@ def _context(
             database.upgrade()
         else:
             database.check()
-        yield Context(settings, database, Spool(settings.spool_dir), FolderStore(settings.archive_dir))
+        yield Context.over(settings, database)
 
 
 def _progress_console(as_json: bool) -> Console:

@@ -22,7 +22,7 @@ from thinfilm_workers.context import Context
 from thinfilm_workers.jobs.evict import evict
 from thinfilm_workers.jobs.lossy_rules import apply_lossy_rules
 from thinfilm_workers.jobs.sweep import sweep, tidy
-from thinfilm_workers.runner import QUEUES, owner_name, run_next
+from thinfilm_workers.runner import QUEUES, owner_name, record_released, run_next
 
 log = structlog.get_logger()
 
@@ -89,10 +89,26 @@ def _start(settings: Settings) -> _Child:
 
 
 def _replace(settings: Settings, dead: _Child, stop: Connection) -> _Child:
-    log.error("worker_died", pid=dead.process.pid, exit_code=dead.process.exitcode)
+    killed = dead.process.exitcode == -signal.SIGKILL
+    fate = "was killed, perhaps for want of memory" if killed else f"died with exit status {dead.process.exitcode}"
+    mend = "If the system was out of memory, lower local_workers or add memory." if killed else "See the log above."
+    log.error("worker_died", pid=dead.process.pid, exit_code=dead.process.exitcode, mend=mend)
     dead.life_line.close()
+    _release_job(settings, owner_name(dead.process.pid), fate)
     stop.poll(RESTART_SECONDS)
     return _start(settings)
+
+
+def _release_job(settings: Settings, owner: str, fate: str) -> None:
+    """Free the job of a dead process now, not when its lease ends: it is tried again with less, or given up."""
+    database = Database(settings.index_url)
+    try:
+        with database.session() as session:
+            record_released(session, jobs.release_of(session, owner, fate, settings.max_attempts))
+    except SQLAlchemyError as error:  # then it comes back by its lease
+        log.warning("index_away", error=str(error))
+    finally:
+        database.dispose()
 
 
 def _stop(children: list[_Child], stop_seconds: float) -> None:

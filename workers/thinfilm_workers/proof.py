@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import Container, open_container
 from thinfilm_gateway.archive.spool import Spool
-from thinfilm_gateway.archive.store import check_mounted
 from thinfilm_workers.context import Context
 from thinfilm_workers.lease import Lease
 
@@ -62,7 +61,7 @@ def spool_damage(spool: Spool, name: str, dataset_offset: int, sha256: str) -> s
             file.seek(dataset_offset)
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
-        check_mounted(spool.names(), "spool")
+        spool.check_mounted()
         return "The spool file is missing."
     return None if found == sha256 else "The spool file no longer has the bytes that were received."
 

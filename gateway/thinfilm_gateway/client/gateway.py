@@ -76,6 +76,7 @@ def start_gateway(folder: Path, log: Path, **settings: Any) -> RunningGateway:
         "dicom_port": 0,
         "http_port": 0,
         "minimum_free_bytes": 0,
+        "warning_free_bytes": 0,
     }
     wanted = Settings(**(places | settings))
     with log.open("ab") as output:

@@ -53,7 +53,7 @@ class DueJob:
 
 @dataclass(frozen=True)
 class ReleasedJob:
-    """A job whose lease ran out: WAITING for its next attempt, or FAILED because that was the last."""
+    """A job that a dead worker had: WAITING for its next attempt, or FAILED because that was the last."""
 
     id: int
     kind: str
@@ -145,6 +145,12 @@ def next_due(session: Session, queues: Sequence[str]) -> dt.datetime | None:
     return session.scalar(select(func.min(Job.not_before)).where(Job.state == JobState.WAITING, Job.queue.in_(queues)))
 
 
+def count_due(session: Session, now: dt.datetime | None = None) -> int:
+    """Return how many jobs are due and not taken."""
+    due = (Job.state == JobState.WAITING, Job.not_before <= (now or _now()))
+    return session.scalar(select(func.count()).select_from(Job).where(*due)) or 0
+
+
 def renew(session: Session, job_id: int, owner: str, lease: dt.timedelta, now: dt.datetime | None = None) -> bool:
     """Extend the lease; False if the job is no longer the owner's."""
     statement = (
@@ -207,12 +213,15 @@ def release_expired(session: Session, max_attempts: int, now: dt.datetime | None
     """Take back the jobs whose lease has run out; the attempt that the silent worker made counts."""
     now = now or _now()
     expired = _JOB.where(Job.state == JobState.RUNNING, Job.lease_until < now)
-    released = []
-    for job in session.execute(expired.order_by(Job.id).with_for_update(skip_locked=True)).all():
-        error = f"The worker {job.lease_owner} fell silent."
-        state = _end_attempt(session, job, error, max_attempts, now)
-        released.append(ReleasedJob(job.id, job.kind, job.series_pk, state, error))
-    return released
+    return _release(session, expired, "fell silent", max_attempts, now)
+
+
+def release_of(
+    session: Session, owner: str, fate: str, max_attempts: int, now: dt.datetime | None = None
+) -> list[ReleasedJob]:
+    """Take back the job of a worker that is known to be dead; its attempt counts. fate: what became of the worker."""
+    held = _JOB.where(Job.state == JobState.RUNNING, Job.lease_owner == owner)
+    return _release(session, held, fate, max_attempts, now or _now())
 
 
 def due_unsent(
@@ -220,15 +229,18 @@ def due_unsent(
 ) -> list[DueJob]:
     """Return the due jobs of which the broker was never told, or so long ago that it may have lost them.
 
+    One that was told of in the future, by a clock that has been set back since, is told of again.
+
     Of each queue only so many that `window` jobs lie with the broker: however long the workers need, telling it again
     never piles up more messages than that.
     """
     now = now or _now()
     due = (Job.state == JobState.WAITING, Job.not_before <= now)
-    told = func.count(Job.id).filter(Job.sent_at >= now - resend_after)
+    first, last = now - resend_after, now + resend_after
+    told = func.count(Job.id).filter(Job.sent_at.between(first, last))
     jobs: list[DueJob] = []
     for queue, with_broker in session.execute(select(Job.queue, told).where(*due).group_by(Job.queue)).all():
-        unsent = or_(Job.sent_at.is_(None), Job.sent_at < now - resend_after)
+        unsent = or_(Job.sent_at.is_(None), ~Job.sent_at.between(first, last))
         statement = select(Job.id, Job.queue).where(*due, Job.queue == queue, unsent).order_by(Job.not_before, Job.id)
         jobs += [DueJob(*row) for row in session.execute(statement.limit(max(0, window - with_broker)))]
     return jobs
@@ -257,6 +269,15 @@ def _take(session: Session, candidates: Any, owner: str, lease: dt.timedelta, no
     if not move_job(session, job.id, JobState.WAITING, JobState.RUNNING, None, **leased):
         return None
     return ClaimedJob(job.id, job.kind, job.series_pk, job.queue, job.attempts + 1)
+
+
+def _release(session: Session, running: Any, fate: str, max_attempts: int, now: dt.datetime) -> list[ReleasedJob]:
+    released = []
+    for job in session.execute(running.order_by(Job.id).with_for_update(skip_locked=True)).all():
+        error = f"The worker {job.lease_owner} {fate}."
+        state = _end_attempt(session, job, error, max_attempts, now)
+        released.append(ReleasedJob(job.id, job.kind, job.series_pk, state, error))
+    return released
 
 
 def _end_attempt(session: Session, job: Any, error: str, max_attempts: int, now: dt.datetime) -> JobState:

@@ -292,6 +292,15 @@ class Commitment(Base):
     finished_at: Mapped[dt.datetime | None]
 
 
+class Volume(Base):
+    """A folder of files that the index names, and the mark that lies in it (archive/mark.py)."""
+
+    __tablename__ = "volumes"
+
+    name: Mapped[str] = mapped_column(primary_key=True)  # "spool" or "archive"
+    mark: Mapped[str]
+
+
 class Derivation(Base):
     """What a lossy rule made of an archived image: the object derived from it, or why it stays lossless.
 

@@ -8,6 +8,7 @@ from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from thinfilm_gateway.index.duplicates import CONTENT_CONFLICT, RELATIONAL_MISMATCH
+from thinfilm_gateway.index.jobs import count_due
 from thinfilm_gateway.index.models import (
     AuditEvent,
     Commitment,
@@ -29,7 +30,7 @@ class Summary:
     conflicts: further revisions that are kept but not served; they are instances too. lossy: images of which a derived
     object is kept. retired: those of them whose original is gone. received_bytes: of all data sets.
     container_bytes: of all containers. waiting_bytes: data sets that are not in a container.
-    oldest_due: since when the job that has waited the longest is due.
+    jobs_due: those that wait and could be done now. oldest_due: since when the first of them could.
     """
 
     patients: int
@@ -48,6 +49,7 @@ class Summary:
     containers: int
     container_bytes: int
     jobs_waiting: int
+    jobs_due: int
     jobs_running: int
     jobs_failed: int
     commitments_waiting: int
@@ -117,6 +119,7 @@ def summary(session: Session, now: dt.datetime | None = None) -> Summary:
         containers=containers,
         container_bytes=int(container_bytes),
         jobs_waiting=jobs.get(JobState.WAITING, 0),
+        jobs_due=count_due(session, now),
         jobs_running=jobs.get(JobState.RUNNING, 0),
         jobs_failed=jobs.get(JobState.FAILED, 0),
         commitments_waiting=sum(

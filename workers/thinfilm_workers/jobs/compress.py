@@ -1,6 +1,6 @@
 """Compress a series: pack, store, read back, prove, and only then let the index point at the container."""
 
-import os
+import errno
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
@@ -8,14 +8,16 @@ from typing import Protocol, TypeVar
 import structlog
 from sqlalchemy.orm import Session
 
+from thinfilm_gateway import data_folder
 from thinfilm_gateway.archive.container.pack import Source, pack
 from thinfilm_gateway.archive.container.report import PackReport
 from thinfilm_gateway.archive.store import new_key
 from thinfilm_gateway.config import GIB
-from thinfilm_gateway.index import archiving, audit
+from thinfilm_gateway.index import archiving, audit, volumes
 from thinfilm_gateway.index.archiving import PendingInstance, Placement
 from thinfilm_gateway.index.jobs import ClaimedJob
 from thinfilm_workers.context import Context
+from thinfilm_workers.effort import Effort, effort
 from thinfilm_workers.lease import Lease, LeaseLost
 from thinfilm_workers.proof import NotProven, prove, spool_damage
 
@@ -35,8 +37,9 @@ def compress_series(context: Context, job: ClaimedJob, lease: Lease) -> None:
     files and database raise. What was committed before stays; a further run does what is left.
     """
     for portion in portions(_pending(context, job)):
+        check_archive(context)
         if sound := _without_damaged(context, portion, lease):
-            _archive(context, sound, lease)
+            _archive(context, sound, effort(context, job), lease)
 
 
 class Sized(Protocol):
@@ -70,6 +73,15 @@ def _pending(context: Context, job: ClaimedJob) -> list[PendingInstance]:
         return archiving.pending(session, job.series_pk)
 
 
+def check_archive(context: Context) -> None:
+    """See that the archive is there and not full, before anything is done for it. Raises StorageAway, OSError."""
+    context.store.check()
+    with context.database.reading() as session:
+        container_bytes = volumes.container_bytes(session)
+    if full := data_folder.archive_is_full(context.settings, context.settings.archive_dir, container_bytes):
+        raise OSError(errno.ENOSPC, f"The archive is full: {full}")
+
+
 def _without_damaged(context: Context, portion: Sequence[PendingInstance], lease: Lease) -> list[PendingInstance]:
     """Quarantine the instances whose spool file is damaged; return the others."""
     sound = []
@@ -85,7 +97,7 @@ def _without_damaged(context: Context, portion: Sequence[PendingInstance], lease
     return sound
 
 
-def _archive(context: Context, instances: Sequence[PendingInstance], lease: Lease) -> None:
+def _archive(context: Context, instances: Sequence[PendingInstance], effort: Effort, lease: Lease) -> None:
     """Bring instances into one new container, unless another run was faster with all of them."""
     key = new_key()
     packed = context.work_dir / key.rpartition("/")[2]
@@ -94,7 +106,7 @@ def _archive(context: Context, instances: Sequence[PendingInstance], lease: Leas
         for instance, name in zip(instances, _names(instances), strict=True)
     ]
     try:
-        report = pack(sources, packed, context.treatment, lambda count: lease.check(), len(os.sched_getaffinity(0)))
+        report = pack(sources, packed, effort.treatment, lambda count: lease.check(), effort.threads)
         lease.check()
         context.store.put(key, packed)
     finally:

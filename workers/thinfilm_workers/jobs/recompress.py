@@ -25,7 +25,7 @@ from thinfilm_gateway.policy.choice import Outcome
 from thinfilm_gateway.policy.lossy import LossyTreatment
 from thinfilm_gateway.policy.rules import LossyRule
 from thinfilm_workers.context import Context
-from thinfilm_workers.jobs.compress import portions
+from thinfilm_workers.jobs.compress import check_archive, portions
 from thinfilm_workers.lease import Lease, LeaseLost
 from thinfilm_workers.proof import NotProven, prove
 from thinfilm_workers.receipt import read_file
@@ -46,6 +46,7 @@ def recompress_series(context: Context, job: ClaimedJob, lease: Lease) -> None:
         due = derivations.originals_due(session, job.series_pk, rule, now) if rule else []
     for portion in portions(due):
         assert rule is not None
+        check_archive(context)
         with tempfile.TemporaryDirectory(dir=context.work_dir) as folder:
             _keep_lossily(context, portion, rule, Path(folder), lease, job.series_pk, now)
 
