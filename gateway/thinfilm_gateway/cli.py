@@ -142,7 +142,7 @@ def compress(
     from thinfilm_gateway.commands import compress as command
     from thinfilm_gateway.progress import byte_step
 
-    lossy = command.lossy_request(codec, profile, max_error, ratio)
+    lossy = command.lossy_request(codec, profile, max_error, ratio, preset, device)
     sources = command.sources(paths)
     total = sum(source.path.stat().st_size for source in sources)
     with byte_step(_progress_console(as_json), f"compress {len(sources)} files", total) as advance:

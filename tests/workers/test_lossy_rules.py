@@ -220,6 +220,22 @@ def test_an_original_that_comes_again_is_served_again(build_house: Callable[...,
     assert served(house) == {row.derived_sop_instance_uid for row in derivations(house)}
 
 
+def test_an_original_that_comes_again_stays_for_as_long_as_the_first_time(build_house: Callable[..., House]) -> None:
+    house = build_house(lossy=(CT_KEPT,))
+    series = archived(house, ct_series(1))
+    apply(house)
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(days=40)
+    with house.context.database.session() as session:
+        session.execute(update(Derivation).values(decided_at=past, retire_at=past + dt.timedelta(days=30)))
+    apply(house)
+    assert derivations(house)[0].retired_at is not None
+    archived(house, series)
+    assert apply(house) == 0
+    assert served(house) == uids(series)
+    left = (derivations(house)[0].retire_at or past) - dt.datetime.now(dt.UTC)
+    assert dt.timedelta(days=29) < left <= dt.timedelta(days=30)
+
+
 def test_the_sweep_gives_received_images_a_job_while_a_lossy_job_waits(build_house: Callable[..., House]) -> None:
     house = build_house(lossy=(CT_KEPT,))
     archived(house, ct_series(2))

@@ -214,7 +214,7 @@ def _register(
     series_pks = _series_pks(session, [entry for entry, _ in (*new, *healing)])
     for entry, damaged in healing:
         _heal(session, damaged, entry.received, series_pks[entry.series_key])
-    _insert(session, new, series_pks, duplicates)
+    _insert(session, new, series_pks, duplicates, now)
     # Last, because the rows of the jobs stay locked until the commit.
     jobs.request_compression(session, set(series_pks.values()), now + quiet, now)
     return outcomes
@@ -225,6 +225,7 @@ def _insert(
     new: Sequence[tuple[_Entry, int]],
     series_pks: dict[tuple[str, str], int],
     duplicates: Duplicates,
+    now: dt.datetime,
 ) -> None:
     """Insert the rows of new objects: each the first under its UID, or a further revision."""
     newest_counts = duplicates == "version"
@@ -240,7 +241,7 @@ def _insert(
     ]
     if rows:
         session.connection().execute(insert_into(session, Instance), rows)
-        returned.serve_again(session, served)
+        returned.serve_again(session, served, now)
 
 
 def _kept(entry: _Entry, revision: int) -> _Revision:

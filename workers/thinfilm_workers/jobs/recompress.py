@@ -62,7 +62,8 @@ def _keep_lossily(
 ) -> None:
     """Derive objects from the originals into one new container, and enter what was decided."""
     sources = _restore(context, originals, folder, lease)
-    treatment = LossyTreatment(rule.codec, rule.profile, rule.max_error, rule.ratio)
+    hard, where = context.treatment.preset, context.treatment.device
+    treatment = LossyTreatment(rule.codec, rule.profile, rule.max_error, rule.ratio, hard, where)
     files = derive_files(sources, folder, treatment, _cores(), lease.check, now)
     lossy = [number for number, decision in enumerate(files.decisions) if decision.derived_uid]
     stored = _store(context, files, lossy, lease) if lossy else None
