@@ -190,6 +190,8 @@ def test_the_summary_counts_everything(database: Database) -> None:
         "series": 2,
         "instances": 5,
         "conflicts": 1,
+        "lossy": 0,
+        "retired": 0,
         "received": 2,
         "archived": 3,
         "as_received": 0,
