@@ -201,6 +201,7 @@ def test_the_summary_counts_everything(database: Database) -> None:
         "containers": 1,
         "container_bytes": 1000,
         "jobs_waiting": 2,
+        "jobs_due": 2,
         "jobs_running": 0,
         "jobs_failed": 0,
         "commitments_waiting": 0,
