@@ -39,7 +39,7 @@ def _recover(house: House) -> None:
         "thinfilm_gateway.archive.store:sync before",
         "thinfilm_gateway.archive.store:_drop_cached_pages before",
         "thinfilm_gateway.archive.store:FolderStore.put after",
-        "thinfilm_workers.jobs.compress:container_damage after",
+        "thinfilm_workers.proof:container_damage after",
         "thinfilm_workers.lease:Lease.confirm after",
         "thinfilm_workers.jobs.compress:_record before",
         "thinfilm_workers.jobs.compress:_record after",
