@@ -13,10 +13,14 @@ from thinfilm_codecs.lossy.exact import rescale
 OUTPUT_ONE_BITS = 10
 """An output of the network of 2^10 stands for one unit."""
 
+LARGEST_SHIFT = 20
+"""Of the shifts that decoders accept."""
+
 _NUMERATOR_BITS = 15
 _MOST_FRAMES = 16
 _LARGEST_UNIT = 4096.0
 _SMALLEST_UNIT = 1 / 16
+_MOST_UNITS = 8192
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,12 @@ class Scaling:
     @staticmethod
     def of(samples: SampleArray) -> "Scaling":
         """Return the scaling of a stack (frames, rows, columns)."""
-        unit = min(max(activity(samples), _SMALLEST_UNIT), _LARGEST_UNIT)
+        minimum, maximum = int(samples.min()), int(samples.max())
+        least = max(_SMALLEST_UNIT, (maximum - minimum) / _MOST_UNITS)
+        unit = min(max(activity(samples), least), _LARGEST_UNIT)
         shift = _NUMERATOR_BITS - 1 - math.floor(math.log2(unit))
         numerator = min(round(unit * 2**shift), 2**_NUMERATOR_BITS - 1)
-        return Scaling(int(samples.min()), int(samples.max()), round(float(samples.mean())), numerator, shift)
+        return Scaling(minimum, maximum, round(float(samples.mean())), numerator, shift)
 
     def values(self, samples: SampleArray) -> npt.NDArray[np.float32]:
         """Return what the network sees of samples."""
@@ -55,7 +61,7 @@ class Scaling:
 def activity(samples: SampleArray) -> float:
     """Return the mean absolute difference of a sample to the mean of its neighbours left and right, in samples.
 
-    Of up to 16 frames of a stack (frames, rows, columns); flat places do not count. 1 where there is nothing else. About
+    Of up to 16 frames of a stack (frames, rows, columns); flat places do not count; 1 where there are no others. About
     the standard deviation of the noise where noise is all there is.
     """
     frames = samples[:: -(-len(samples) // _MOST_FRAMES)].astype(np.float64)

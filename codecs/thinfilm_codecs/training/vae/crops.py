@@ -22,15 +22,17 @@ class Crops:
     """
 
     def __init__(self, series: Sequence[Series], seed: int, batch: int) -> None:
-        self._seed, self._batch = seed, batch
+        self._seed, self.batch = seed, batch
         self._stacks = [(each.samples, Scaling.of(each.samples)) for each in series]
-        weights = [each.samples.size**0.5 * (1 if each.modality in ("CT", "MR") else _OTHER_MODALITIES) for each in series]
+        weights = [
+            each.samples.size**0.5 * (1 if each.modality in ("CT", "MR") else _OTHER_MODALITIES) for each in series
+        ]
         self._shares = np.array(weights) / sum(weights)
 
     def __call__(self, step: int) -> Tensor:
         """Return the crops (batch, 1, SIZE, SIZE) of a step, in units of each one's scaling."""
         random = np.random.default_rng((self._seed, step))
-        return torch.from_numpy(np.stack([self._crop(random) for _ in range(self._batch)])[:, None])
+        return torch.from_numpy(np.stack([self._crop(random) for _ in range(self.batch)])[:, None])
 
     def _crop(self, random: np.random.Generator) -> np.ndarray:
         samples, scaling = self._stacks[random.choice(len(self._stacks), p=self._shares)]

@@ -14,7 +14,7 @@ LEVELS = 8
 LOWEST_LAMBDA, LAMBDA_RATIO = 0.04, 2**1.3
 
 WIDTHS = (32, 64)
-LATENTS = 160
+LATENTS = 256
 HYPER_WIDTH, HYPER_LATENTS = 64, 32
 LEAK_BITS = 3
 BLOCK = 16
@@ -31,16 +31,14 @@ _LEAST_PROBABILITY = 1e-9
 
 @dataclass(frozen=True)
 class Variant:
-    """What an autoencoder has: residual blocks (and the linear path around each transform), side information, means."""
+    """What an autoencoder has: residual blocks, and a linear path around each transform; side information."""
 
     residual: bool
     side_information: bool
-    means: bool = False
 
 
 VARIANTS = {
-    "ours": Variant(residual=True, side_information=True, means=True),
-    "seed": Variant(residual=True, side_information=True),
+    "ours": Variant(residual=True, side_information=True),
     "balle2018": Variant(residual=False, side_information=True),
     "no_side_information": Variant(residual=True, side_information=False),
     "bls2017": Variant(residual=False, side_information=False),
@@ -66,9 +64,13 @@ class Norms(nn.Module):
         self.root_gamma = nn.Parameter(0.03 + (math.sqrt(0.1) - 0.03) * torch.eye(channels))
         self.root_beta = nn.Parameter(torch.ones(channels))
 
+    def terms(self) -> tuple[Tensor, Tensor]:
+        """Return gamma (channels, channels) and beta (channels,)."""
+        return self.root_gamma.square(), self.root_beta.square() + 1e-4
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised image (n, channels, rows, columns)."""
-        gamma, beta = self.root_gamma.square(), self.root_beta.square() + 1e-4
+        gamma, beta = self.terms()
         norms = functional.conv2d(x.square(), gamma[:, :, None, None], beta).sqrt()
         return x * norms if self.inverse else x / norms
 
@@ -136,37 +138,26 @@ class Autoencoder(nn.Module):
             self.linear_analysis = nn.Parameter(cosines())
             self.linear_synthesis = nn.Parameter(cosines())
             with torch.no_grad():
-                self.analysis[-1].weight.mul_(0.1)
-                self.synthesis[-1].weight.mul_(0.1)
+                self.analysis[-1].weight.zero_()
+                self.synthesis[-1].weight.zero_()
         self.register_buffer("sizes", torch.ones(LATENTS))
         steps = (6 / math.log(2) / lambdas(torch.arange(LEVELS))).sqrt()
         self.log_gains = nn.Parameter(-steps.log2()[:, None].repeat(1, LATENTS))
         self.log_inverse_gains = nn.Parameter(steps.log2()[:, None].repeat(1, LATENTS))
         if variant.side_information:
-            outputs = 2 * LATENTS if variant.means else LATENTS
             self.hyper_analysis = nn.Sequential(
-                nn.Conv2d(2 * LATENTS, HYPER_WIDTH, 3, padding=1), nn.LeakyReLU(2**-LEAK_BITS), *maybe(HYPER_WIDTH),
+                nn.Conv2d(LATENTS, HYPER_WIDTH, 3, padding=1), nn.LeakyReLU(2**-LEAK_BITS), *maybe(HYPER_WIDTH),
                 _down(HYPER_WIDTH, HYPER_LATENTS, 2),
             )  # fmt: skip
             self.hyper_synthesis = nn.Sequential(
                 _up(HYPER_LATENTS, HYPER_WIDTH, 2), nn.LeakyReLU(2**-LEAK_BITS), *maybe(HYPER_WIDTH),
-                nn.Conv2d(HYPER_WIDTH, outputs, 3, padding=1),
+                nn.Conv2d(HYPER_WIDTH, LATENTS, 3, padding=1),
             )  # fmt: skip
             self.hyper_centres = nn.Parameter(torch.zeros(HYPER_LATENTS))
             self.hyper_scales = nn.Parameter(torch.zeros(HYPER_LATENTS))
         else:
             self.mixture_scales = nn.Parameter(torch.tensor([-1.0, 0.5, 2.0])[:, None].repeat(1, LATENTS))
             self.mixture_weights = nn.Parameter(torch.zeros(3, LATENTS))
-
-    def calibrate(self, values: Tensor) -> None:
-        """Take the usual sizes of the latents from values (n, 1, rows, columns), so that the networks see like sizes."""
-        with torch.no_grad():
-            sizes = self.analyse(values).square().mean((0, 2, 3)).sqrt() + 0.5
-            if self.variant.residual:
-                self.sizes.copy_(sizes)
-            if self.variant.side_information:
-                middle = self.log_gains[LEVELS // 2]
-                self.hyper_synthesis[-1].bias[:LATENTS] = (sizes.log2() + middle - 1).clamp(-3, 8)
 
     def analyse(self, values: Tensor) -> Tensor:
         """Return the latents (n, LATENTS, rows / BLOCK, columns / BLOCK) of values (n, 1, rows, columns)."""
@@ -186,10 +177,11 @@ class Autoencoder(nn.Module):
         """Return the gains and the inverse gains (n, LATENTS, 1, 1) of levels (n,), whole or between."""
         below = levels.floor().clamp(0, LEVELS - 2).long()
         share = (levels - below)[:, None]
-        found = []
-        for logs in (self.log_gains, self.log_inverse_gains):
-            found.append(torch.exp2(logs[below] * (1 - share) + logs[below + 1] * share)[:, :, None, None])
-        return found[0], found[1]
+        gains, inverse = (
+            torch.exp2(logs[below] * (1 - share) + logs[below + 1] * share)[:, :, None, None]
+            for logs in (self.log_gains, self.log_inverse_gains)
+        )
+        return gains, inverse
 
     def forward(self, values: Tensor, levels: Tensor, noisy: bool = True) -> tuple[Tensor, Tensor]:
         """Return the values (n, 1, rows, columns) that come back, and the bits (n,) that each image takes.
@@ -198,26 +190,41 @@ class Autoencoder(nn.Module):
         """
         gain, inverse = self.gains(levels)
         scaled = self.analyse(values) * gain
+        away = scaled - self._predicted_first(scaled)
+        rounded = through(scaled, torch.round(scaled))
+        counted = away + torch.rand_like(scaled) - 0.5 if noisy else torch.round(scaled) - self._predicted_first(scaled)
         if self.variant.side_information:
-            means, log_scales, spent = self._hyper(scaled, noisy)
+            log_scales, spent = self._hyper(scaled, noisy)
+            probabilities = logistic(counted, log_scales)
         else:
-            means, log_scales, spent = torch.zeros_like(scaled), None, scaled.new_zeros(len(scaled))
-        rounded = through(scaled - means, torch.round(scaled - means))
-        counted = scaled - means + torch.rand_like(scaled) - 0.5 if noisy else rounded
-        probabilities = self._factorised(counted, gain) if log_scales is None else logistic(counted, log_scales)
-        return self.synthesise((rounded + means) * inverse), spent + _bits(probabilities)
+            probabilities, spent = self._factorised(counted, gain), scaled.new_zeros(len(scaled))
+        return self.synthesise(rounded * inverse), spent + _bits(probabilities)
 
-    def _hyper(self, scaled: Tensor, noisy: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the means, the logarithms of the scales, and the bits of the side information."""
+    def _predicted_first(self, scaled: Tensor) -> Tensor:
+        """Return what the first latents, which the linear path makes means, are predicted to be; the others 0."""
+        found = torch.zeros_like(scaled)
+        if self.variant.residual:
+            found[:, 0] = predicted(torch.round(scaled[:, 0].detach()))
+        return found
+
+    def _hyper(self, scaled: Tensor, noisy: bool) -> tuple[Tensor, Tensor]:
+        """Return the logarithms of the scales, and the bits of the side information."""
         hyper = self.hyper_analysis(hyper_input(scaled))
         rounded = through(hyper, torch.round(hyper))
         counted = hyper + torch.rand_like(hyper) - 0.5 if noisy else rounded
         centres, scales = self.hyper_centres[:, None, None], self.hyper_scales[:, None, None]
         spent = _bits(logistic(counted - centres, scales.expand_as(hyper)))
-        found = self.hyper_synthesis(rounded)
-        log_scales = through(found[:, :LATENTS], found[:, :LATENTS].clamp(LOWEST_SCALE, HIGHEST_SCALE))
-        means = found[:, LATENTS:] if self.variant.means else torch.zeros_like(scaled)
-        return means, log_scales, spent
+        return self.log_scales(rounded), spent
+
+    def log_scales(self, hyper: Tensor) -> Tensor:
+        """Return the logarithms to base 2 of the latents' scales by rounded side information."""
+        found = self.hyper_synthesis(hyper)
+        return through(found, found.clamp(LOWEST_SCALE, HIGHEST_SCALE))
+
+    def measure(self, scaled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the side information of scaled latents, the symbols to code, and the logarithms of their scales."""
+        hyper = torch.round(self.hyper_analysis(hyper_input(scaled)))
+        return hyper, torch.round(scaled) - self._predicted_first(scaled), self.log_scales(hyper)
 
     def _factorised(self, counted: Tensor, gain: Tensor) -> Tensor:
         """Return the probabilities of latents where each channel has a distribution of its own: three logistics."""
@@ -228,10 +235,20 @@ class Autoencoder(nn.Module):
         return found
 
 
+def predicted(first: Tensor) -> Tensor:
+    """Return the median prediction of each number (n, rows, columns) by those left, above, and left above of it."""
+    padded = functional.pad(first, (1, 0, 1, 0))
+    left, above, corner = padded[:, 1:, :-1], padded[:, :-1, 1:], padded[:, :-1, :-1]
+    low, high = torch.minimum(left, above), torch.maximum(left, above)
+    found = torch.maximum(low, torch.minimum(high, left + above - corner))
+    found[:, 0] = left[:, 0]
+    found[:, :, 0] = above[:, :, 0]
+    return found
+
+
 def hyper_input(scaled: Tensor) -> Tensor:
-    """Return what the hyper-analysis sees of scaled latents (n, LATENTS, ...): their sizes and themselves, as logarithms."""
-    logarithms = torch.log1p(scaled.abs())
-    return torch.cat([logarithms, logarithms * scaled.sign()], 1)
+    """Return what the hyper-analysis sees of scaled latents: the logarithms of their sizes."""
+    return torch.log1p(scaled.abs())
 
 
 def logistic(values: Tensor, log_scales: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A training run: so many steps of Adam over crops at random rates, the same however often it was stopped in between."""
+"""A training run: steps of Adam over crops at random rates, the same however often it was stopped in between."""
 
 import hashlib
 import math
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from thinfilm_codecs.training.runs import OtherRun
 from thinfilm_codecs.training.vae.crops import Crops
 from thinfilm_codecs.training.vae.network import LEVELS, VARIANTS, Autoencoder, lambdas
+from thinfilm_codecs.training.vae.start import start
 
 _log = structlog.get_logger()
 
 _WARM_UP = 100
-_CALIBRATION = 33
+_CALIBRATION = 96
 _LINEAR_SHARE = 0.01
 
 
@@ -41,7 +42,7 @@ def train(crops: Crops, plan: Plan, device: str, checkpoint: Path, every: int = 
     """
     torch.manual_seed(plan.seed)
     network = Autoencoder(VARIANTS[plan.variant])
-    network.calibrate(torch.cat([crops(plan.steps + i) for i in range(_CALIBRATION // plan.batch)]))
+    start(network, torch.cat([crops(plan.steps + i) for i in range(_CALIBRATION // plan.batch)]))
     network.to(device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(_groups(network), betas=(0.9, 0.98))
     name, step = hashlib.sha256(repr(sorted(asdict(plan).items())).encode()).hexdigest(), 0
