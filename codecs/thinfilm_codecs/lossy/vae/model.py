@@ -96,7 +96,7 @@ class Model:
     @property
     def latents(self) -> int:
         """Channels of the latents."""
-        return self.inverse_gains.shape[1]
+        return int(self.inverse_gains.shape[1])
 
     @property
     def hyper_latents(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thinfilm_codecs.blocks import SampleArray
-from thinfilm_codecs.lossy.exact import rescale
+from thinfilm_codecs.lossy.exact import Floats, rescale
 
 OUTPUT_ONE_BITS = 10
 """An output of the network of 2^10 stands for one unit."""
@@ -36,7 +36,7 @@ class Scaling:
     @property
     def unit(self) -> float:
         """What a value of 1 is worth in stored samples."""
-        return self.numerator / 2**self.shift
+        return float(self.numerator / 2**self.shift)
 
     @staticmethod
     def of(samples: SampleArray) -> "Scaling":
@@ -52,7 +52,7 @@ class Scaling:
         """Return what the network sees of samples."""
         return ((samples.astype(np.float32) - self.centre) / self.unit).astype(np.float32)
 
-    def samples(self, outputs: npt.NDArray[np.float64], dtype: str) -> SampleArray:
+    def samples(self, outputs: Floats, dtype: str) -> SampleArray:
         """Return the samples for outputs of the network: integers of OUTPUT_ONE_BITS."""
         found = rescale(outputs * self.numerator, self.shift + OUTPUT_ONE_BITS) + self.centre
         return np.clip(found, self.minimum, self.maximum).astype(dtype)

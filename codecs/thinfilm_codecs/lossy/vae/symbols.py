@@ -55,7 +55,8 @@ def differences(first: Int64) -> Int64:
     low, high = np.minimum(left, above), np.maximum(left, above)
     predicted = np.clip(left + above - corner, low, high)
     predicted[0], predicted[:, 0] = left[0], above[:, 0]
-    return first - predicted
+    found: Int64 = first - predicted
+    return found
 
 
 def undo_differences(found: Int64) -> Int64:

@@ -62,7 +62,8 @@ def dequantise(model: Model, symbols: Int64, quality: int) -> Floats:
 
 def synthesise(model: Model, latents: Floats) -> Floats:
     """Return the outputs (rows, columns), in steps of 2^-OUTPUT_ONE_BITS, of latents, a sixteenth as many each way."""
-    return _in_tiles(lambda tile: _synthesised(model, tile), latents, 1, BLOCK)[0]
+    found: Floats = _in_tiles(lambda tile: _synthesised(model, tile), latents, 1, BLOCK)[0]
+    return found
 
 
 def _synthesised(model: Model, latents: Floats) -> Floats:

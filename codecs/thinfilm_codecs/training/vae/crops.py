@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -34,7 +35,7 @@ class Crops:
         random = np.random.default_rng((self._seed, step))
         return torch.from_numpy(np.stack([self._crop(random) for _ in range(self.batch)])[:, None])
 
-    def _crop(self, random: np.random.Generator) -> np.ndarray:
+    def _crop(self, random: np.random.Generator) -> npt.NDArray[np.float32]:
         samples, scaling = self._stacks[random.choice(len(self._stacks), p=self._shares)]
         for _ in range(_TRIES):
             frame = samples[random.integers(len(samples))]
@@ -44,5 +45,5 @@ class Crops:
                 break
         missing = [(0, SIZE - size) for size in cut.shape]
         values = scaling.values(np.pad(cut, missing, mode="symmetric")) * np.float32(2 ** random.uniform(-1, 1))
-        turned = np.rot90(values, random.integers(4))
+        turned = np.rot90(values, int(random.integers(4)))
         return np.ascontiguousarray(turned.T if random.integers(2) else turned)

@@ -18,7 +18,7 @@ from thinfilm_codecs.training.vae.start import start
 
 _log = structlog.get_logger()
 
-_WARM_UP = 100
+_WARM_UP = 30
 _CALIBRATION = 96
 _LINEAR_SHARE = 0.01
 

@@ -27,7 +27,7 @@ def start(network: Autoencoder, values: Tensor) -> None:
         _fit_scales(network, scaled)
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def _tell_bands(network: Autoencoder, scaled: Tensor) -> None:
     """Let side information be mean logarithms of bands over 2 x 2 latents, and pass it on as it is, interpolated."""
     first, _, block, down = network.hyper_analysis
