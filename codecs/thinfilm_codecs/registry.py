@@ -9,13 +9,14 @@ from thinfilm_codecs.lossless.neural import Neural
 from thinfilm_codecs.lossless.raw import Raw
 from thinfilm_codecs.lossless.zstd import Zstd
 from thinfilm_codecs.lossy.codec import LossyCodec
+from thinfilm_codecs.lossy.near_lossless import NearLossless
 from thinfilm_codecs.lossy.vae import Vae
 
 _CODECS: dict[str, Codec] = {
     codec.codec_id: codec for codec in (HighThroughputJpeg2000(), JpegLs(), JpegXl(), Nagoor(), Neural(), Raw(), Zstd())
 }
 
-_LOSSY: dict[str, LossyCodec] = {codec.codec_id: codec for codec in (Vae(),)}
+_LOSSY: dict[str, LossyCodec] = {codec.codec_id: codec for codec in (NearLossless(), Vae())}
 
 PRESETS = ("fast", "default", "max")
 """How hard a codec tries: each encodes slower, and smaller, than the one before. Codecs without presets ignore it."""

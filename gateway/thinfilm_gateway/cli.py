@@ -283,12 +283,36 @@ def bench_memory(json_file: JsonFile = None) -> None:
     _bench(memory.run(_console()), json_file)
 
 
+@bench.command("large")
+def bench_large(json_file: JsonFile = None) -> None:
+    """Measure by how much the processes of a gateway grow while an object of 1 GiB goes in and comes out."""
+    from thinfilm_gateway.bench import large_object
+
+    _bench(large_object.run(_console()), json_file)
+
+
 @bench.command("hostile")
 def bench_hostile(json_file: JsonFile = None) -> None:
     """Measure C-STORE of 46 senders, alone and beside peers that stall, drip, break off and flood."""
     from thinfilm_gateway.bench import hostile
 
     _bench(hostile.run(_console()), json_file)
+
+
+@bench.command("index")
+def bench_index(
+    database_url: Annotated[
+        str, typer.Option(metavar="URL", help="An empty database to fill; without it, an SQLite file of one's own.")
+    ] = "",
+    instances: Annotated[
+        int, typer.Option(metavar="N", min=20_000, help="How many instances the large index has.")
+    ] = 1_000_000,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure C-FIND and the entry of objects on a small and on a large index, made of rows without files."""
+    from thinfilm_gateway.bench import index
+
+    _bench(index.run(_console(), database_url, instances), json_file)
 
 
 def _bench(result: Any, json_file: Path | None) -> None:

@@ -17,7 +17,6 @@ from thinfilm_codecs.lossless.grouping import frames_in
 from thinfilm_codecs.lossless.neural.rans import Decoder, Encoder
 from thinfilm_codecs.lossless.sealed import seal, unseal
 from thinfilm_codecs.lossy.codec import LossyCodec
-from thinfilm_codecs.lossy.exact import Floats
 from thinfilm_codecs.lossy.vae import symbols, transforms
 from thinfilm_codecs.lossy.vae.model import (
     CURRENT,
@@ -138,8 +137,8 @@ class Vae(LossyCodec):
         model, decoder = p.model(), Decoder.of(payload[_PREFIX.size :])
         found = np.empty(layout.shape, layout.dtype)
         for frame in found:
-            latents = _take_latents(decoder, model, _padded(layout), quality)
-            outputs = transforms.synthesise(model, latents)[: layout.rows, : layout.columns]
+            values = _take_latents(decoder, model, _padded(layout))
+            outputs = transforms.synthesise(model, values, quality)[: layout.rows, : layout.columns]
             frame[:] = p.scaling.samples(outputs, layout.dtype)
         if not decoder.finished():
             raise CorruptStream("The vae stream has words behind its end.")
@@ -165,8 +164,8 @@ def _put_latents(encoder: Encoder, model: Model, scaled: npt.NDArray[np.float32]
     symbols.put(encoder, model.tables, indices[coded], values[coded])
 
 
-def _take_latents(decoder: Decoder, model: Model, size: tuple[int, int], quality: int) -> Floats:
-    """Take a frame's latents, as the synthesis needs them. Raises CorruptStream if the stream has none such."""
+def _take_latents(decoder: Decoder, model: Model, size: tuple[int, int]) -> Int64:
+    """Take a frame's latents. Raises CorruptStream if the stream has none such."""
     shape = (model.hyper_latents, size[0] // HYPER_BLOCK, size[1] // HYPER_BLOCK)
     hyper = symbols.take(decoder, model.hyper_tables, _channels(shape)).reshape(shape)
     indices = transforms.scale_indices(model, hyper)
@@ -176,7 +175,7 @@ def _take_latents(decoder: Decoder, model: Model, size: tuple[int, int], quality
     values[0] = symbols.undo_differences(values[0])
     if np.abs(values).max() > LARGEST_SYMBOL:
         raise CorruptStream("A latent of the vae stream is larger than any that an encoder writes.")
-    return transforms.dequantise(model, values, quality)
+    return values
 
 
 def _coded(indices: Int64) -> npt.NDArray[np.bool_]:

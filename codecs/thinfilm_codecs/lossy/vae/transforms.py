@@ -4,6 +4,7 @@ Format: docs/formats/vae.md, "Side information" and "Synthesis".
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,9 +61,9 @@ def dequantise(model: Model, symbols: Int64, quality: int) -> Floats:
     return exact.rescale(steps, INVERSE_GAIN_BITS - LATENT_BITS, LARGEST_LATENT)
 
 
-def synthesise(model: Model, latents: Floats) -> Floats:
-    """Return the outputs (rows, columns), in steps of 2^-OUTPUT_ONE_BITS, of latents, a sixteenth as many each way."""
-    found: Floats = _in_tiles(lambda tile: _synthesised(model, tile), latents, 1, BLOCK)[0]
+def synthesise(model: Model, symbols: Int64, quality: int) -> Floats:
+    """Return the outputs (rows, columns), in steps of 2^-OUTPUT_ONE_BITS, of symbols, a sixteenth as many each way."""
+    found: Floats = _in_tiles(lambda tile: _synthesised(model, dequantise(model, tile, quality)), symbols, 1, BLOCK)[0]
     return found
 
 
@@ -134,7 +135,7 @@ def _leaky(x: Floats) -> Floats:
     return np.maximum(x, x * x.dtype.type(2**-LEAK_BITS))
 
 
-def _in_tiles(transform: Callable[[Floats], Floats], x: Floats, step: int, found_step: int) -> Floats:
+def _in_tiles(transform: Callable[[Any], Floats], x: npt.NDArray[Any], step: int, found_step: int) -> Floats:
     """Return what a transform gives for the whole image, by tiles: each with margins, of which nothing is kept.
 
     step, found_step: rows and columns that a latent stands for in x and in what is found. Beyond the image's borders

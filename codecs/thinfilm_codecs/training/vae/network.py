@@ -27,6 +27,7 @@ LOWEST_SCALE, HIGHEST_SCALE = -5.0, 10.75
 """Of the logarithms to base 2 of the scales of latents."""
 
 _LEAST_PROBABILITY = 1e-9
+_LARGEST = 127.0  # of the activations that the codec holds
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Norms(nn.Module):
         """Return the normalised image (n, channels, rows, columns)."""
         gamma, beta = self.terms()
         norms = functional.conv2d(x.square(), gamma[:, :, None, None], beta).sqrt()
-        return x * norms if self.inverse else x / norms
+        return (x * norms).clamp(-_LARGEST, _LARGEST) if self.inverse else x / norms
 
 
 class Residual(nn.Module):
