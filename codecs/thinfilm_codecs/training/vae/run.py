@@ -3,6 +3,7 @@
 import hashlib
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from thinfilm_codecs.training.runs import OtherRun
 from thinfilm_codecs.training.vae.crops import Crops
+from thinfilm_codecs.training.vae.losses import squared_error, structural_dissimilarity
 from thinfilm_codecs.training.vae.network import LEVELS, VARIANTS, Autoencoder, lambdas
 from thinfilm_codecs.training.vae.start import start
 
@@ -21,6 +23,10 @@ _log = structlog.get_logger()
 _WARM_UP = 30
 _CALIBRATION = 96
 _LINEAR_SHARE = 0.01
+
+
+LOSSES = {"mse": squared_error, "ms-ssim": structural_dissimilarity}
+"""The distortions there are."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def train(crops: Crops, plan: Plan, device: str, checkpoint: Path, every: int = 
             group["lr"] = plan.rate * group["share"] * _share_of_rate(step, plan.steps)
         torch.manual_seed(plan.seed * 1_000_003 + step)
         values = crops(step).to(device).contiguous(memory_format=torch.channels_last)
-        found = _step(network, optimiser, values)
+        found = _step(network, optimiser, values, LOSSES[plan.loss])
         step += 1
         average = found if average.isnan().any() else 0.99 * average + 0.01 * found
         if step % every == 0 or step == plan.steps:
@@ -71,12 +77,14 @@ def train(crops: Crops, plan: Plan, device: str, checkpoint: Path, every: int = 
     return network
 
 
-def _step(network: Autoencoder, optimiser: torch.optim.Optimizer, values: Tensor) -> Tensor:
-    """Move the network by one batch; return its loss, bits a pixel and logarithm of the squared error before."""
+def _step(
+    network: Autoencoder, optimiser: torch.optim.Optimizer, values: Tensor, loss_of: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Move the network by one batch; return its loss, bits a pixel and logarithm of the distortion before."""
     levels = torch.rand(len(values), device=values.device) * (LEVELS - 1)
     decoded, spent = network(values, levels)
     bits = spent / values[0].numel()
-    errors = (decoded - values).square().mean((1, 2, 3))
+    errors = loss_of(decoded, values)
     weights = lambdas(levels)
     balanced = (bits + weights * errors) * (weights / lambdas(levels.new_tensor(LEVELS / 2))) ** -0.4
     loss = balanced.mean()
