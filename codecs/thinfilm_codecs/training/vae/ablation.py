@@ -1,8 +1,8 @@
 """Compare trained variants, and JPEG 2000, by their curves of rate and distortion.
 
-python -m thinfilm_codecs.training.vae.ablation DATA... --checkpoints ours=FILE balle2018=FILE ... [--json FILE]. The
-rate of a variant is the ideal code length of its rounded latents; that of JPEG 2000 is of its streams. PSNR is over the
-range of the series, as the mean over its frames.
+python -m thinfilm_codecs.training.vae.ablation DATA... --checkpoints ours=FILE balle2018=FILE ... --codecs vae. A
+variant's rate is the ideal code length of its rounded latents; that of a codec and of JPEG 2000 is of its streams. PSNR
+is over the range of the series, as the mean over its frames.
 """
 
 import argparse
@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from thinfilm_codecs.blocks import SampleArray
+from thinfilm_codecs import registry
+from thinfilm_codecs.blocks import PixelBlock, SampleArray
+from thinfilm_codecs.lossy.codec import LossyCodec
 from thinfilm_codecs.lossy.vae.model import HYPER_BLOCK
 from thinfilm_codecs.lossy.vae.scaling import Scaling
 from thinfilm_codecs.training.stacks import NoTrainingData, Series, read_all
@@ -29,6 +31,7 @@ LOWEST_RATE, HIGHEST_RATE = 0.2, 1.0
 
 _RATES = (0.15, 0.2, 0.3, 0.45, 0.7, 1.0, 1.4)
 _BISECTIONS = 12
+_SETTINGS = 11
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,23 @@ def measure_jpeg_2000(series: Series, frames: int) -> list[Point]:
             errors.append(_squared_error(image, imagecodecs.jpeg2k_decode(stream)))
         psnr = float(np.mean(10 * np.log10((high - low) ** 2 / np.maximum(errors, 1e-9))))
         found.append(Point(series.name, series.modality, JPEG_2000, float(np.mean(bits)), psnr))
+    return found
+
+
+def measure_codec(codec: LossyCodec, series: Series, frames: int) -> list[Point]:
+    """Return the points of a codec of the archive at settings spread over its ladder, each frame a group of its own."""
+    parameters = codec.prepare(PixelBlock(series.samples, 16))
+    span = int(series.samples.max()) - int(series.samples.min())
+    found = []
+    for setting in codec.ladder[:: -(-len(codec.ladder) // _SETTINGS)]:
+        coder, bits, errors = codec.at(setting), [], []
+        for frame in _spread(series.samples, frames):
+            block = PixelBlock(frame[None], 16)
+            stream = coder.encode(block, parameters)
+            bits.append(8 * len(stream) / frame.size)
+            errors.append(_squared_error(frame, coder.decode(stream, block.layout, parameters)[0]))
+        psnr = float(np.mean(10 * np.log10(span**2 / np.maximum(errors, 1e-9))))
+        found.append(Point(series.name, series.modality, codec.codec_id, float(np.mean(bits)), psnr))
     return found
 
 
@@ -160,7 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Compare what command-line arguments name; return 0, or 1 where there is nothing to measure on."""
     parser = argparse.ArgumentParser(description="Compare variants of the vae codec and JPEG 2000.")
     parser.add_argument("data", nargs="+", type=Path, help="folders of DICOM series")
-    parser.add_argument("--checkpoints", nargs="+", required=True, metavar="VARIANT=FILE")
+    parser.add_argument("--checkpoints", nargs="*", default=[], metavar="VARIANT=FILE")
+    parser.add_argument("--codecs", nargs="*", default=[], choices=registry.lossy_names(), help="by their streams")
     parser.add_argument("--frames", type=int, default=2, help="frames of a series, spread over it")
     parser.add_argument("--json", type=Path, help="write the points and the summary here")
     given = parser.parse_args(arguments)
@@ -179,6 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         points += measure_jpeg_2000(each, given.frames)
         for variant, network in networks.items():
             points += measure(network, variant, each, given.frames)
+        for codec_id in given.codecs:
+            points += measure_codec(registry.lossy(codec_id), each, given.frames)
     rows = summary(points)
     for row in rows:
         sys.stdout.write(json.dumps(row) + "\n")

@@ -26,7 +26,6 @@ INPUT_BITS = 4
 LOWEST_SCALE, HIGHEST_SCALE = -5.0, 10.75
 """Of the logarithms to base 2 of the scales of latents."""
 
-_LEAST_PROBABILITY = 1e-9
 _LARGEST = 127.0  # of the activations that the codec holds
 
 
@@ -196,10 +195,10 @@ class Autoencoder(nn.Module):
         counted = away + torch.rand_like(scaled) - 0.5 if noisy else torch.round(scaled) - self._predicted_first(scaled)
         if self.variant.side_information:
             log_scales, spent = self._hyper(scaled, noisy)
-            probabilities = logistic(counted, log_scales)
+            logarithms = log_logistic(counted, log_scales)
         else:
-            probabilities, spent = self._factorised(counted, gain), scaled.new_zeros(len(scaled))
-        return self.synthesise(rounded * inverse), spent + _bits(probabilities)
+            logarithms, spent = self._factorised(counted, gain), scaled.new_zeros(len(scaled))
+        return self.synthesise(rounded * inverse), spent + _bits(logarithms)
 
     def _predicted_first(self, scaled: Tensor) -> Tensor:
         """Return what the first latents, which the linear path makes means, are predicted to be; the others 0."""
@@ -214,7 +213,7 @@ class Autoencoder(nn.Module):
         rounded = through(hyper, torch.round(hyper))
         counted = hyper + torch.rand_like(hyper) - 0.5 if noisy else rounded
         centres, scales = self.hyper_centres[:, None, None], self.hyper_scales[:, None, None]
-        spent = _bits(logistic(counted - centres, scales.expand_as(hyper)))
+        spent = _bits(log_logistic(counted - centres, scales.expand_as(hyper)))
         return self.log_scales(rounded), spent
 
     def log_scales(self, hyper: Tensor) -> Tensor:
@@ -228,12 +227,13 @@ class Autoencoder(nn.Module):
         return hyper, torch.round(scaled) - self._predicted_first(scaled), self.log_scales(hyper)
 
     def _factorised(self, counted: Tensor, gain: Tensor) -> Tensor:
-        """Return the probabilities of latents where each channel has a distribution of its own: three logistics."""
-        weights = self.mixture_weights.softmax(0)[:, :, None, None]
-        found = torch.zeros_like(counted)
-        for weight, scales in zip(weights, self.mixture_scales, strict=True):
-            found = found + weight * logistic(counted, (scales[:, None, None] + gain.log2()).expand_as(counted))
-        return found
+        """Return the logarithms of probabilities where each channel has a distribution of its own: three logistics."""
+        weights = self.mixture_weights.log_softmax(0)[:, :, None, None]
+        parts = [
+            weight + log_logistic(counted, (scales[:, None, None] + gain.log2()).expand_as(counted))
+            for weight, scales in zip(weights, self.mixture_scales, strict=True)
+        ]
+        return torch.logsumexp(torch.stack(parts), 0)
 
 
 def predicted(first: Tensor) -> Tensor:
@@ -252,12 +252,15 @@ def hyper_input(scaled: Tensor) -> Tensor:
     return torch.log1p(scaled.abs())
 
 
-def logistic(values: Tensor, log_scales: Tensor) -> Tensor:
-    """Return the probability of the unit interval around each value, by a logistic distribution around 0."""
+def log_logistic(values: Tensor, log_scales: Tensor) -> Tensor:
+    """Return the natural logarithm of the probability of the unit interval around each value, by a logistic around 0.
+
+    As a difference of two sigmoids it would have no gradient far out, and scales that fell too low would stay there.
+    """
     inverse = torch.exp2(-log_scales)
-    away = values.abs()
-    return torch.sigmoid((0.5 - away) * inverse) - torch.sigmoid((-0.5 - away) * inverse)
+    above, below = (0.5 - values) * inverse, (0.5 + values) * inverse
+    return functional.logsigmoid(above) + functional.logsigmoid(below) + torch.log(-torch.expm1(-inverse))
 
 
-def _bits(probabilities: Tensor) -> Tensor:
-    return -(probabilities + _LEAST_PROBABILITY).log2().sum((1, 2, 3))
+def _bits(logarithms: Tensor) -> Tensor:
+    return -logarithms.sum((1, 2, 3)) / math.log(2)

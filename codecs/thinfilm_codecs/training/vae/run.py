@@ -35,7 +35,7 @@ class Plan:
 
     variant: str
     steps: int
-    rate: float = 1.5e-3  # largest learning rate; it falls to a fiftieth along a cosine
+    rate: float = 1e-3  # largest learning rate; it falls to a fiftieth along a cosine
     batch: int = 3
     seed: int = 0
     loss: str = "mse"

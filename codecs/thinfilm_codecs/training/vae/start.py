@@ -8,7 +8,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from thinfilm_codecs.training.vae.network import LATENTS, LEVELS, Autoencoder, hyper_input, logistic
+from thinfilm_codecs.training.vae.network import LATENTS, LEVELS, Autoencoder, hyper_input, log_logistic
 
 _BANDS = (1, 3, 6, 10, 16, 25, 40, 64, 100, 160, LATENTS)
 _STEPS_PER_LOGARITHM = 2.0
@@ -65,7 +65,7 @@ def _fit_scales(network: Autoencoder, scaled: Tensor) -> None:
     random = torch.Generator().manual_seed(0)
     for _ in range(_FIT_STEPS):
         picked = torch.randint(len(scaled), (16,), generator=random)
-        spent = -(logistic(symbols[picked], last(features[picked]).clamp(-5, 10)) + 1e-9).log2().mean()
+        spent = -log_logistic(symbols[picked], last(features[picked]).clamp(-5, 10)).mean()
         optimiser.zero_grad()
         spent.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
