@@ -29,8 +29,8 @@ from thinfilm_codecs.training.vae.network import LEVELS, VARIANTS, Autoencoder
 JPEG_2000 = "jpeg2000"
 LOWEST_RATE, HIGHEST_RATE = 0.2, 1.0
 
-_RATES = (0.15, 0.2, 0.3, 0.45, 0.7, 1.0, 1.4)
-_BISECTIONS = 12
+_RATES = (0.15, 0.25, 0.45, 0.75, 1.2)
+_BISECTIONS = 9
 _SETTINGS = 11
 
 
