@@ -12,12 +12,15 @@ from thinfilm_codecs.lossy.codec import LossyCodec
 from thinfilm_codecs.lossy.near_lossless import NearLossless
 from thinfilm_codecs.lossy.pca import PrincipalComponents
 from thinfilm_codecs.lossy.siren import Siren
+from thinfilm_codecs.lossy.vae import Vae
 
 _CODECS: dict[str, Codec] = {
     codec.codec_id: codec for codec in (HighThroughputJpeg2000(), JpegLs(), JpegXl(), Nagoor(), Neural(), Raw(), Zstd())
 }
 
-_LOSSY: dict[str, LossyCodec] = {codec.codec_id: codec for codec in (NearLossless(), PrincipalComponents(), Siren())}
+_LOSSY: dict[str, LossyCodec] = {
+    codec.codec_id: codec for codec in (NearLossless(), PrincipalComponents(), Siren(), Vae())
+}
 
 PRESETS = ("fast", "default", "max")
 """How hard a codec tries: each encodes slower, and smaller, than the one before. Codecs without presets ignore it."""
