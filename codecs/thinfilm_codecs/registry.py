@@ -10,12 +10,17 @@ from thinfilm_codecs.lossless.raw import Raw
 from thinfilm_codecs.lossless.zstd import Zstd
 from thinfilm_codecs.lossy.codec import LossyCodec
 from thinfilm_codecs.lossy.kwavelet import KWavelet
+from thinfilm_codecs.lossy.near_lossless import NearLossless
+from thinfilm_codecs.lossy.pca import PrincipalComponents
+from thinfilm_codecs.lossy.siren import Siren
 
 _CODECS: dict[str, Codec] = {
     codec.codec_id: codec for codec in (HighThroughputJpeg2000(), JpegLs(), JpegXl(), Nagoor(), Neural(), Raw(), Zstd())
 }
 
-_LOSSY: dict[str, LossyCodec] = {codec.codec_id: codec for codec in (KWavelet(),)}
+_LOSSY: dict[str, LossyCodec] = {
+    codec.codec_id: codec for codec in (KWavelet(), NearLossless(), PrincipalComponents(), Siren())
+}
 
 PRESETS = ("fast", "default", "max")
 """How hard a codec tries: each encodes slower, and smaller, than the one before. Codecs without presets ignore it."""

@@ -30,15 +30,21 @@ def _recover(house: House) -> None:
 @pytest.mark.parametrize(
     "moment",
     [
+        "thinfilm_gateway.index.jobs:claim after",
+        "thinfilm_workers.runner:_run before",
         "thinfilm_workers.jobs.compress:spool_damage after",
         "thinfilm_gateway.archive.container.pack:write_stack before",
         "thinfilm_gateway.archive.container.writer:ContainerWriter.finish after",
         "thinfilm_workers.jobs.compress:pack after",
+        "thinfilm_gateway.archive.store:sync before",
+        "thinfilm_gateway.archive.store:_drop_cached_pages before",
         "thinfilm_gateway.archive.store:FolderStore.put after",
         "thinfilm_workers.jobs.compress:container_damage after",
+        "thinfilm_workers.lease:Lease.confirm after",
         "thinfilm_workers.jobs.compress:_record before",
         "thinfilm_workers.jobs.compress:_record after",
         "thinfilm_gateway.index.jobs:finish before",
+        "thinfilm_gateway.index.jobs:finish after",
     ],
 )
 def test_a_worker_that_is_killed_at_any_step_loses_nothing(build_house: Callable[..., House], moment: str) -> None:

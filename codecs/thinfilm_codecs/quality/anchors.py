@@ -1,0 +1,102 @@
+"""The lossy standards of the field, as a yardstick: one component of one frame at a quality, through imagecodecs.
+
+They are no codecs of the archive: their decoders compute in floating point, so that two machines may differ by a step.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import imagecodecs
+
+from thinfilm_codecs.blocks import SampleArray
+
+
+class Anchor(ABC):
+    """A lossy standard.
+
+    name: as people call it. coarsest, finest: the bounds of quality. step: how fine a search goes.
+    """
+
+    name: str
+    coarsest: ClassVar[float]
+    finest: ClassVar[float]
+    step: ClassVar[float]
+
+    @abstractmethod
+    def encode(self, image: SampleArray, quality: float) -> bytes:
+        """Code (rows, columns) of uint8 or uint16."""
+
+    @abstractmethod
+    def decode(self, stream: bytes) -> SampleArray:
+        """Return the image."""
+
+    def within(self, image: SampleArray, bits_per_sample: float) -> bytes:
+        """Return the stream of the best quality that takes no more bits a sample, by bisection.
+
+        Where even the coarsest takes more, that one: it errs less than any within the rate could.
+        """
+        limit = bits_per_sample * image.size / 8
+        best = self.encode(image, self.finest)
+        if len(best) <= limit:
+            return best
+        best = self.encode(image, self.coarsest)
+        below, above = 0, round((self.finest - self.coarsest) / self.step)
+        while above - below > 1:
+            middle = (below + above) // 2
+            stream = self.encode(image, self.coarsest + middle * self.step)
+            if len(stream) <= limit:
+                below, best = middle, stream
+            else:
+                above = middle
+        return best
+
+
+class Jpeg(Anchor):
+    """JPEG (ISO/IEC 10918-1) of samples of 8 or 12 bits: process 1, or 2 and 4; Huffman tables made for the image.
+
+    Quality is that of the Independent JPEG Group.
+    """
+
+    coarsest, finest, step = 1, 100, 1
+
+    def __init__(self, bits: int) -> None:
+        if bits not in (8, 12):
+            raise ValueError(f"JPEG codes samples of 8 or 12 bits, not {bits}.")
+        self.name = "JPEG" if bits == 8 else "12-bit JPEG"
+        self._bits = bits
+
+    def encode(self, image: SampleArray, quality: float) -> bytes:
+        """Code (rows, columns): uint8 for 8 bits, uint16 for 12."""
+        return bytes(imagecodecs.jpeg8_encode(image, level=round(quality), bitspersample=self._bits, optimize=True))
+
+    def decode(self, stream: bytes) -> SampleArray:
+        """Return the image."""
+        image: SampleArray = imagecodecs.jpeg8_decode(stream)
+        return image
+
+
+class Jpeg2000(Anchor):
+    """JPEG 2000 (ISO/IEC 15444-1) through OpenJPEG: wavelet 9/7, one tile, one layer.
+
+    Quality is the peak signal-to-noise ratio in dB that its rate control aims at. bits: of a sample, up to 16.
+    """
+
+    name = "JPEG 2000"
+    coarsest, finest, step = 10, 110, 0.25
+
+    def __init__(self, bits: int) -> None:
+        self._bits = bits
+
+    def encode(self, image: SampleArray, quality: float) -> bytes:
+        """Code (rows, columns) of uint8 or uint16."""
+        level: Any = quality  # imagecodecs' stub says int, OpenJPEG takes fractions
+        return bytes(
+            imagecodecs.jpeg2k_encode(
+                image, level=level, reversible=False, codecformat="J2K", bitspersample=self._bits, numthreads=1
+            )
+        )
+
+    def decode(self, stream: bytes) -> SampleArray:
+        """Return the image."""
+        image: SampleArray = imagecodecs.jpeg2k_decode(stream, numthreads=1)
+        return image
