@@ -9,6 +9,7 @@ from thinfilm_codecs.lossless.neural import Neural
 from thinfilm_codecs.lossless.raw import Raw
 from thinfilm_codecs.lossless.zstd import Zstd
 from thinfilm_codecs.lossy.codec import LossyCodec
+from thinfilm_codecs.lossy.kwavelet import KWavelet
 from thinfilm_codecs.lossy.near_lossless import NearLossless
 from thinfilm_codecs.lossy.pca import PrincipalComponents
 from thinfilm_codecs.lossy.siren import Siren
@@ -19,7 +20,7 @@ _CODECS: dict[str, Codec] = {
 }
 
 _LOSSY: dict[str, LossyCodec] = {
-    codec.codec_id: codec for codec in (NearLossless(), PrincipalComponents(), Siren(), Vae())
+    codec.codec_id: codec for codec in (KWavelet(), NearLossless(), PrincipalComponents(), Siren(), Vae())
 }
 
 PRESETS = ("fast", "default", "max")
