@@ -5,11 +5,12 @@ import importlib.metadata
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from thinfilm_gateway import config, data_folder, logs
 from thinfilm_gateway.background import keep_linear_algebra_on_one_thread
@@ -39,6 +40,8 @@ Only = Annotated[
 ]
 
 LOSSLESS_ENTRANTS = "neural-fast,neural,jpegls,jpegxl,jpegxl-e9,htj2k,zstd,tomoz"
+
+CHAOS_KILLS = 200
 
 FAILED = 1  # exit status; 2 is a wrong command line, 130 an interrupt
 INTERRUPTED = 130
@@ -143,7 +146,7 @@ def compress(
     from thinfilm_gateway.commands import compress as command
     from thinfilm_gateway.progress import byte_step
 
-    lossy = command.lossy_request(codec, profile, max_error, ratio)
+    lossy = command.lossy_request(codec, profile, max_error, ratio, preset, device)
     sources = command.sources(paths)
     total = sum(source.path.stat().st_size for source in sources)
     with byte_step(_progress_console(as_json), f"compress {len(sources)} files", total) as advance:
@@ -206,17 +209,28 @@ def status(
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="List what came with other content under a known SOP Instance UID.")
     ] = False,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="List what lossy rules decided, and why images stay lossless.")
+    ] = False,
 ) -> None:
     """Show what is kept, what waits, and what needs a hand."""
-    from thinfilm_gateway.commands import duplicates as listing
+    from thinfilm_gateway.commands import duplicates as revisions
+    from thinfilm_gateway.commands import lossy_decisions as decisions
     from thinfilm_gateway.commands import status as command
 
     settings = config.load(config_file, data_dir=data_dir)
-    result: Any = listing.duplicates(settings) if duplicates else command.status(settings)
+    render: Callable[[Any], RenderableType] = command.render
+    result: Any
+    if duplicates:
+        result, render = revisions.duplicates(settings), revisions.render
+    elif lossy:
+        result, render = decisions.lossy_decisions(settings), decisions.render
+    else:
+        result = command.status(settings)
     if as_json:
         _print_json(result.to_json())
     else:
-        _console().print((listing if duplicates else command).render(result))
+        _console().print(render(result))
 
 
 @db.command("upgrade")
@@ -338,12 +352,57 @@ def bench_memory(json_file: JsonFile = None) -> None:
     _bench(memory.run(_console()), json_file)
 
 
+@bench.command("large")
+def bench_large(json_file: JsonFile = None) -> None:
+    """Measure by how much the processes of a gateway grow while an object of 1 GiB goes in and comes out."""
+    from thinfilm_gateway.bench import large_object
+
+    _bench(large_object.run(_console()), json_file)
+
+
 @bench.command("hostile")
 def bench_hostile(json_file: JsonFile = None) -> None:
     """Measure C-STORE of 46 senders, alone and beside peers that stall, drip, break off and flood."""
     from thinfilm_gateway.bench import hostile
 
     _bench(hostile.run(_console()), json_file)
+
+
+@bench.command("chaos")
+def bench_chaos(
+    kills: Annotated[int, typer.Option(metavar="N", min=0, help="How many processes are killed.")] = CHAOS_KILLS,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of the random moments.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Kill, stop, fill and damage gateways under load; prove that nothing acknowledged is lost and nothing half left.
+
+    Exit status 0 only if all is right.
+    """
+    from thinfilm_gateway.bench.chaos.run import run
+
+    report = run(_console(), kills, seed)
+    _bench(report, json_file)
+    wrong = [sentence for outcome in report.outcomes for sentence in outcome.wrong]
+    for sentence in wrong:
+        print(f"thinfilm: {sentence}", file=sys.stderr)  # noqa: T201
+    if not report.is_right:
+        raise Failed("Not everything that was acknowledged is there, or something half was left; it is named above.")
+
+
+@bench.command("index")
+def bench_index(
+    database_url: Annotated[
+        str, typer.Option(metavar="URL", help="An empty database to fill; without it, an SQLite file of one's own.")
+    ] = "",
+    instances: Annotated[
+        int, typer.Option(metavar="N", min=20_000, help="How many instances the large index has.")
+    ] = 1_000_000,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure C-FIND and the entry of objects on a small and on a large index, made of rows without files."""
+    from thinfilm_gateway.bench import index
+
+    _bench(index.run(_console(), database_url, instances), json_file)
 
 
 def _bench(result: Any, json_file: Path | None) -> None:

@@ -121,6 +121,15 @@ class Settings(BaseSettings):
         64 * MIB, ge=MIB, description="A data set above this size is handled in chunks on disk, never whole in memory."
     )
     minimum_free_bytes: int = Field(GIB, ge=0, description="With less free space under data_dir, C-STORE answers A700.")
+    warning_free_bytes: int = Field(
+        5 * GIB, ge=0, description="With less free space for spool or archive, log and health page warn."
+    )
+    spool_quota_bytes: int | None = Field(
+        None, gt=0, description="Once the spool takes so many bytes, C-STORE answers A700; none without."
+    )
+    archive_quota_bytes: int | None = Field(
+        None, gt=0, description="Once the containers take so many bytes, nothing more is compressed; none without."
+    )
     series_quiet_seconds: float = Field(30.0, ge=0, description="A series quiet for so long is compressed.")
     local_workers: int = Field(2, ge=0, description="Processes of the local worker; only without broker_url.")
     lossless_codecs: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -133,6 +142,9 @@ class Settings(BaseSettings):
     gpu_workers: bool = Field(
         False,
         description="Send compression to the workers with a GPU, which try hardest; only with broker_url.",
+    )
+    backlog_jobs: int = Field(
+        100, ge=1, description="While more jobs than this are due, compression tries less hard, to catch up."
     )
     max_attempts: int = Field(
         3, ge=1, description="A job that failed so often is left; its instances stay as received."

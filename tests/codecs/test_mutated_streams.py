@@ -25,7 +25,7 @@ MUTATIONS = int(os.environ.get("THINFILM_MUTATIONS", "1500"))
 ROOM = 4 << 20
 """Bytes that a decoder may use besides four times the samples, for parameters and tables."""
 
-OTHERS = [codec_id for codec_id in registry.names() if codec_id != "neural"]
+OTHERS = [codec_id for codec_id in registry.names() if codec_id != "neural"] + list(codec_goldens.LOSSY_SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,14 @@ def neural_streams() -> list[Kept]:
 
 
 def streams_of(codec_id: str) -> list[Kept]:
-    paths = {name: codec_goldens.path(codec_id, name) for name in codec_goldens.blocks()}
+    settings = codec_goldens.LOSSY_SETTINGS.get(codec_id)
     found = []
-    for name, path in paths.items():
-        if path.exists():
-            beside = path.with_suffix(".parameters")
-            parameters = beside.read_bytes() if beside.exists() else b""
-            found.append(Kept(codec_goldens.blocks()[name].layout, parameters, path.read_bytes()))
+    for name, block in codec_goldens.blocks().items():
+        if settings:
+            paths = [codec_goldens.lossy_path(codec_id, name, setting) for setting in settings]
+        else:
+            paths = [codec_goldens.path(codec_id, name)]
+        found += [Kept(block.layout, codec_goldens.beside(path), path.read_bytes()) for path in paths if path.exists()]
     return found
 
 
@@ -138,7 +139,7 @@ def test_a_neural_stream_of_another_layout_is_refused_within_bounds() -> None:
 
 @pytest.mark.parametrize("codec_id", OTHERS)
 def test_a_damaged_stream_of_another_codec_never_passes_its_seal(codec_id: str) -> None:
-    assert not passes_its_seal(registry.get(codec_id), streams_of(codec_id), MUTATIONS // 10)
+    assert not passes_its_seal(registry.decoder(codec_id), streams_of(codec_id), MUTATIONS // 10)
 
 
 # imagecodecs reports some damage of HTJ2K to standard error instead of to its caller.
@@ -146,4 +147,12 @@ def test_a_damaged_stream_of_another_codec_never_passes_its_seal(codec_id: str) 
 @pytest.mark.parametrize("codec_id", OTHERS)
 def test_a_damaged_stream_of_another_codec_behind_a_right_seal_is_refused_or_some_samples(codec_id: str) -> None:
     rarity = 500 if codec_id == "nagoor" else 10  # nagoor takes seconds for a stream
-    accepted_behind_a_right_seal(registry.get(codec_id), streams_of(codec_id), MUTATIONS // rarity)
+    accepted_behind_a_right_seal(registry.decoder(codec_id), streams_of(codec_id), MUTATIONS // rarity)
+
+
+@pytest.mark.parametrize("codec_id", codec_goldens.LOSSY_SETTINGS)
+def test_damaged_parameters_of_a_lossy_codec_are_refused_or_decode_to_some_samples(codec_id: str) -> None:
+    codec, kept = registry.decoder(codec_id), streams_of(codec_id)
+    with traced(codec, kept):
+        for one, other, random in pairs(kept, MUTATIONS // 5, 4):
+            accepted(codec, one.stream, one.layout, mutated(one.parameters, other.parameters, random))

@@ -3,15 +3,20 @@
 The samples come from whole-number arithmetic, so that they are the same everywhere and for ever.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import PixelBlock
+from thinfilm_codecs.codec import Codec
 from thinfilm_codecs.errors import UnsupportedPixels
 
 FOLDER = Path(__file__).parent.parent / "codecs" / "golden"
+
+LOSSY_SETTINGS = {"near_lossless": (1, 4), "pca": (2, 12), "siren": (3,), "vae": (30,)}
+"""The settings of which golden streams of a lossy codec are kept."""
 
 
 def _waves(shape: tuple[int, ...], modulus: int) -> np.ndarray:
@@ -39,23 +44,51 @@ def path(codec_id: str, name: str) -> Path:
     return FOLDER / codec_id / f"{name}.bin"
 
 
+def lossy_path(codec_id: str, name: str, setting: float) -> Path:
+    """Return where the stream of a block in a lossy codec lies."""
+    return FOLDER / codec_id / f"{name}-{setting:g}.bin"
+
+
+def beside(stream: Path) -> bytes:
+    """Return the parameters that are kept with a stream."""
+    parameters = stream.with_suffix(".parameters")
+    return parameters.read_bytes() if parameters.exists() else b""
+
+
+def hashed(samples: np.ndarray) -> str:
+    """Return the SHA-256 of samples as it is kept with a lossy stream: C order, little-endian, of the block's type."""
+    return hashlib.sha256(samples.astype(samples.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
 def write_missing() -> None:
     """Write the streams that are not there yet; never touch one that is."""
     for codec_id in registry.names():
-        codec = registry.get(codec_id)
         for name, block in blocks().items():
-            target = path(codec_id, name)
-            if target.exists() or not codec.supports(block.layout):
-                continue
-            try:
-                parameters = codec.prepare(block)
-                stream = codec.encode(block, parameters)
-            except UnsupportedPixels:
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(stream)
-            if parameters:
-                target.with_suffix(".parameters").write_bytes(parameters)
+            _write(registry.get(codec_id), block, path(codec_id, name))
+    for codec_id, settings in LOSSY_SETTINGS.items():
+        for setting in settings:
+            for name, block in blocks().items():
+                target = lossy_path(codec_id, name, setting)
+                codec = registry.lossy(codec_id).at(setting)
+                if _write(codec, block, target):
+                    samples = codec.decode(target.read_bytes(), block.layout, beside(target))
+                    target.with_suffix(".sha256").write_text(hashed(samples) + "\n")
+
+
+def _write(codec: Codec, block: PixelBlock, target: Path) -> bool:
+    """Write a block's stream, and its parameters if it has any, unless it is there or the codec declines the block."""
+    if target.exists() or not codec.supports(block.layout):
+        return False
+    try:
+        parameters = codec.prepare(block)
+        stream = codec.encode(block, parameters)
+    except UnsupportedPixels:
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(stream)
+    if parameters:
+        target.with_suffix(".parameters").write_bytes(parameters)
+    return True
 
 
 if __name__ == "__main__":

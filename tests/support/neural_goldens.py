@@ -111,6 +111,10 @@ def _synthetic() -> dict[str, Golden]:
         "pixel": _golden(np.array([[[1234]]]), "uint16", 12, alone),
         "four-dimensional": _golden(beat, "uint16", 12, shipped_with(3, 1)),
         "lag-beyond-the-group": _golden(tissue((3, 10, 11), 20), "uint16", 12, shipped_with(9, 2)),
+        # Those above were coded with the first model that was shipped, these with the second.
+        "second-model-volume": _golden(tissue((5, 20, 18), 25), "uint16", 12, volume),
+        "second-model-single": _golden(tissue((1, 33, 30), 60), "uint16", 12, alone),
+        "second-model-fitted": _golden(tissue((4, 24, 25), 40), "int16", 16, fitted),
     }
 
 

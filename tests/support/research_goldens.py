@@ -11,7 +11,7 @@ from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_codecs.codec import Codec
 
-SETTINGS = {"kwavelet": 180}
+SETTINGS = {"binary_autoencoder": 32, "kwavelet": 180, "sparse_autoencoder": 16}
 """The research codecs, and how gently their streams are made."""
 
 

@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.floating[Any]]
 LARGEST_SUM = {"float32": 2**24, "float64": 2**53}
 """All integers up to these, of either sign, are held exactly."""
 
-_TILE_VALUES = 1 << 22
+_TILE_VALUES = 1 << 21
 _DIGITS = 40
 
 
@@ -51,7 +51,7 @@ def convolve(x: Floats, weights: Floats, bias: Floats, stride: int = 1) -> Float
     padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding)))
     windows = sliding_window_view(padded, (kernel, kernel), (1, 2))[:, ::stride, ::stride]
     rows, columns = windows.shape[1:3]
-    matrix = np.ascontiguousarray(weights.reshape(outputs, -1))
+    matrix = weights.reshape(outputs, -1)
     found = np.empty((outputs, rows, columns), x.dtype)
     for first, last in _row_tiles(rows, inputs * kernel * kernel * columns):
         tile = windows[:, first:last].transpose(0, 3, 4, 1, 2).reshape(inputs * kernel * kernel, -1)
@@ -69,7 +69,7 @@ def convolve_transposed(x: Floats, weights: Floats, bias: Floats, stride: int) -
     inputs, outputs, kernel, _ = weights.shape
     padding = _padding(kernel, stride)
     rows, columns = x.shape[1:]
-    matrix = np.ascontiguousarray(weights.reshape(inputs, -1).T)
+    matrix = weights.reshape(inputs, -1).T
     full = np.zeros((outputs, rows * stride + 2 * padding, columns * stride + 2 * padding), x.dtype)
     for first, last in _row_tiles(rows, outputs * kernel * kernel * columns):
         parts = matrix @ x[:, first:last].reshape(inputs, -1)

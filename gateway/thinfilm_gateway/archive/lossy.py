@@ -1,5 +1,6 @@
 """Keep files lossily: what of them may be is coded and derived, ready to be packed; the rest stays as it is."""
 
+import datetime as dt
 import secrets
 import time
 from collections import defaultdict
@@ -58,13 +59,15 @@ def derive_files(
     treatment: LossyTreatment,
     threads: int = 1,
     check: Callable[[], None] = lambda: None,
+    made_at: dt.datetime | None = None,
 ) -> LossyFiles:
     """Code what may be lossy, and write the objects derived from it into `folder`, which the caller removes.
 
     threads: groups of frames coded at a time. check: called between trials of settings; what it raises ends the work.
+    made_at: written into the file meta information as the time of receipt, where given.
     Raises CannotPack for a file that changes meanwhile, OSError.
     """
-    return _Deriver(sources, folder, treatment, threads, check).run()
+    return _Deriver(sources, folder, treatment, threads, check, made_at).run()
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class _Deriver:
         treatment: LossyTreatment,
         threads: int,
         check: Callable[[], None],
+        made_at: dt.datetime | None,
     ) -> None:
         self._sources = list(sources)
         self._folder = folder
@@ -90,6 +94,7 @@ class _Deriver:
         self._threads = threads
         self._profile = ceilings.profile(treatment.profile)
         self._check = check
+        self._made_at = made_at
         self._decisions: list[Decision] = []
         self._ready: list[ReadyFrames] = []
 
@@ -180,10 +185,9 @@ class _Deriver:
         made = derive(dataset, decision.dicom.transfer_syntax_uid, samples, step)
         path = self._folder / f"{secrets.token_hex(16)}.dcm"
         with path.open("xb") as target:
-            came_from = (
-                (header.source_ae_title, header.source_address, header.received_at) if header else ("", "", None)
-            )
-            target.write(part10.build(made.sop_class_uid, made.sop_instance_uid, TRANSFER_SYNTAX_UID, *came_from))
+            came_from = (header.source_ae_title, header.source_address) if header else ("", "")
+            meta = (made.sop_class_uid, made.sop_instance_uid, TRANSFER_SYNTAX_UID, *came_from, self._made_at)
+            target.write(part10.build(*meta))
             target.write(made.dataset)
         decided = replace(decision, derived_uid=made.sop_instance_uid, reason=outcome.verdict.reason, outcome=outcome)
         return Source(path, source.name), decided

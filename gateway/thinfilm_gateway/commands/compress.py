@@ -91,12 +91,17 @@ def compress(
 
 
 def lossy_request(
-    codec: str | None, profile: str | None, max_error: int | None, ratio: float | None
+    codec: str | None,
+    profile: str | None,
+    max_error: int | None,
+    ratio: float | None,
+    preset: str = registry.DEFAULT_PRESET,
+    device: str = lossless.DEVICES[0],
 ) -> LossyTreatment | None:
     """Return what the options of the command line ask for; None where nothing may be lost. Raises CommandError."""
     if codec in registry.lossy_names():
         try:
-            return lossy_treatment(str(codec), profile, max_error, ratio)
+            return lossy_treatment(str(codec), profile, max_error, ratio, preset, device)
         except lossless.UnknownTreatment as error:
             raise CommandError(str(error)) from None
     given = {"--profile": profile, "--max-error": max_error, "--ratio": ratio}

@@ -8,12 +8,16 @@ from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_codecs.errors import CodecError, UnsupportedPixels
 from thinfilm_codecs.lossy import stack as lossy_stack
+from thinfilm_codecs.lossy.codec import LossyCodec
 from thinfilm_codecs.lossy.stack import CodedStack
 from thinfilm_codecs.quality.guard import Verdict, judge
 from thinfilm_codecs.quality.metrics import absolute_errors, root_mean_square
 from thinfilm_gateway.policy.ceilings import Ceiling, LosslessOnly
 from thinfilm_gateway.policy.limits import SampleLimits
 from thinfilm_gateway.policy.lossy import LossyTreatment
+
+_SAMPLE_BUDGET = 500_000
+"""Samples of a stack that tell near which setting to look; a smaller stack tells by itself."""
 
 _RIVAL = "jpegls"  # what a lossy stream must be smaller than: cheap, and seldom far from the best
 
@@ -65,11 +69,11 @@ def choose(
         return LosslessOnly(f"The codec {codec.codec_id} does not code frames of this kind.")
     trials = _Trials(stack, treatment, ceiling, limits, check)
     try:
-        chosen = None
-        if treatment.ratio is not None:
-            chosen = lossy_stack.gentlest(stack, codec, trials.reaches, threads)
-        if chosen is None or not trials.accepts(chosen):
-            chosen = lossy_stack.coarsest(stack, codec, trials.accepts_as_gentle(chosen), threads)
+        start = 0
+        if (sample := _sample(stack)) is not stack:
+            expected = _search(sample, treatment.fastest(), _Trials(sample, treatment, ceiling, limits, check), threads)
+            start = codec.ladder.index(expected.codec.setting) if expected else 0
+        chosen = _search(stack, codec, trials, threads, start)
     except CodecError as error:
         return LosslessOnly(f"The codec {codec.codec_id} cannot code these frames: {error}")
     if chosen is None:
@@ -77,6 +81,23 @@ def choose(
     if chosen.nbytes >= _lossless_bytes(stack):
         return LosslessOnly("Kept lossless, these frames take no more.")
     return Accepted(chosen, trials.outcome(chosen))
+
+
+def _search(stack: PixelBlock, codec: LossyCodec, trials: "_Trials", threads: int, start: int = 0) -> CodedStack | None:
+    """Return the stack at the setting that is wanted and may be; None if there is none. start: where it is expected."""
+    wanted = None
+    if trials.is_ratio_wanted:
+        wanted = lossy_stack.gentlest(stack, codec, trials.reaches, threads, start)
+        if wanted is not None and trials.accepts(wanted):
+            return wanted
+    return lossy_stack.coarsest(stack, codec, trials.accepts_as_gentle(wanted), threads, start)
+
+
+def _sample(stack: PixelBlock) -> PixelBlock:
+    """Return the middle frames of a stack, at most _SAMPLE_BUDGET samples of them, but one frame at least."""
+    layout = stack.layout
+    count = max(1, _SAMPLE_BUDGET * layout.frames // layout.samples)
+    return stack if count >= layout.frames else stack.frames((layout.frames - count) // 2, count)
 
 
 class _Trials:
@@ -98,6 +119,11 @@ class _Trials:
         self._check = check
         self._verdicts: dict[float, Verdict] = {}
         self._bits_allocated = 8 * stack.samples.itemsize
+
+    @property
+    def is_ratio_wanted(self) -> bool:
+        """Whether a ratio is asked for."""
+        return self._treatment.ratio is not None
 
     def reaches(self, coded: CodedStack) -> bool:
         """Tell whether the ratio that is asked for is reached."""

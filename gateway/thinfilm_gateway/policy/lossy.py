@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from thinfilm_codecs import registry
 from thinfilm_codecs.lossy.codec import LossyCodec
 from thinfilm_gateway.policy import ceilings
-from thinfilm_gateway.policy.lossless import UnknownTreatment
+from thinfilm_gateway.policy.lossless import DEVICES, UnknownTreatment
 
 
 @dataclass(frozen=True)
@@ -14,22 +14,43 @@ class LossyTreatment:
 
     max_error: the largest absolute error that a sample may have. ratio: what is to be reached, native to coded bytes,
     by the gentlest setting that does; without one, the coarsest setting is taken that stays below the ceiling.
+    preset, device: how hard the codec tries, and where it computes, if it knows either.
     """
 
     codec_id: str
     profile: str = ceilings.DEFAULT_PROFILE
     max_error: int | None = None
     ratio: float | None = None
+    preset: str = registry.DEFAULT_PRESET
+    device: str = DEVICES[0]
 
     def codec(self) -> LossyCodec:
         """Return the codec, at its gentlest setting."""
-        return registry.lossy(self.codec_id)
+        return _tuned(self.codec_id, self.preset, self.device)
+
+    def fastest(self) -> LossyCodec:
+        """Return the codec as it tries least, whose streams tell nearly what the others will be."""
+        return _tuned(self.codec_id, registry.PRESETS[0], DEVICES[0])
+
+
+def _tuned(codec_id: str, preset: str, device: str) -> LossyCodec:
+    tuned = registry.lossy(codec_id).tuned(preset, device)
+    assert isinstance(tuned, LossyCodec), "Every tuning of a lossy codec is one."
+    return tuned
 
 
 def lossy_treatment(
-    codec_id: str, profile: str | None = None, max_error: int | None = None, ratio: float | None = None
+    codec_id: str,
+    profile: str | None = None,
+    max_error: int | None = None,
+    ratio: float | None = None,
+    preset: str = registry.DEFAULT_PRESET,
+    device: str = DEVICES[0],
 ) -> LossyTreatment:
-    """Return the treatment of these names and numbers. Raises UnknownTreatment."""
+    """Return the treatment of these names and numbers; preset and device are those of a Treatment.
+
+    Raises UnknownTreatment.
+    """
     if codec_id not in registry.lossy_names():
         raise UnknownTreatment(
             f"No lossy codec is called {codec_id!r}; choose among {', '.join(registry.lossy_names())}."
@@ -43,4 +64,4 @@ def lossy_treatment(
         raise UnknownTreatment("The largest error that is allowed is at least 1; for none, name a lossless codec.")
     if ratio is not None and not ratio > 1:
         raise UnknownTreatment("The ratio that is asked for is above 1.")
-    return LossyTreatment(codec_id, profile, max_error, ratio)
+    return LossyTreatment(codec_id, profile, max_error, ratio, preset, device)

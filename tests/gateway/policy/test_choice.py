@@ -6,6 +6,7 @@ import pytest
 from support.lossy_codec import Quantised
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import PixelBlock
+from thinfilm_gateway.policy import choice
 from thinfilm_gateway.policy.ceilings import Ceiling, LosslessOnly, profile
 from thinfilm_gateway.policy.choice import Accepted, choose
 from thinfilm_gateway.policy.limits import SampleLimits
@@ -151,3 +152,13 @@ def test_frames_that_the_codec_does_not_code_stay_lossless() -> None:
 def test_a_treatment_that_cannot_be_is_refused(codec: str, options: dict[str, object], sentence: str) -> None:
     with pytest.raises(UnknownTreatment, match=sentence):
         lossy_treatment(codec, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ratio", [None, 3.0])
+def test_where_a_sample_tells_near_which_setting_to_look_the_same_one_is_found(
+    stack: PixelBlock, monkeypatch: pytest.MonkeyPatch, ratio: float | None
+) -> None:
+    treatment = replace(TREATMENT, ratio=ratio)
+    expected = accepted(stack, 5.0, treatment).outcome
+    monkeypatch.setattr(choice, "_SAMPLE_BUDGET", 2 * 48 * 40)
+    assert accepted(stack, 5.0, treatment).outcome == expected

@@ -16,7 +16,7 @@ Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 UInt16 = npt.NDArray[np.uint16]
 
-CURRENT = "68ae648ae161628c200c3a30f84cd5ee"
+CURRENT = "4fce77a71bbb3ca7bdc3bf08153ae317"
 """Identity of the model that encoders use; older ones stay in `models`, since streams name them."""
 
 _LARGEST_SUM = 2**24

@@ -12,12 +12,11 @@ from thinfilm_codecs.errors import CorruptStream
 from thinfilm_codecs.lossless.neural.rans import Decoder, Encoder
 from thinfilm_codecs.lossy import adaptive
 from thinfilm_codecs.lossy.adaptive import Counts, Int64
+from thinfilm_codecs.lossy.diagonals import MARGIN, diagonals
 from thinfilm_codecs.lossy.kwavelet import wavelet
 from thinfilm_codecs.lossy.kwavelet.approximation import DETAIL_SHIFTS, LOWEST_SHIFT
 from thinfilm_codecs.lossy.kwavelet.wavelet import Int32
 
-_MARGIN = 2
-_ROW_LAG = 2
 _NEIGHBOURS = ((0, -1, 3), (-1, 0, 3), (-1, -1, 1), (-1, 1, 1), (0, -2, 1), (-2, 0, 1))
 _PARENT = 6
 _GRADIENT = 4
@@ -68,27 +67,20 @@ class _Bands:
     @staticmethod
     def of(views: Sequence[Int32], shifts: Sequence[int]) -> "_Bands":
         """Return the bands of these coefficients: views (rows, columns), whose multiples of 2^shift they are."""
-        rows, columns = (max(view.shape[axis] for view in views) + 2 * _MARGIN for axis in (0, 1))
+        rows, columns = (max(view.shape[axis] for view in views) + 2 * MARGIN for axis in (0, 1))
         padded = np.zeros((len(views), rows, columns), np.int32)
         for inside, view, shift in zip(padded, views, shifts, strict=True):
-            inside[_MARGIN : _MARGIN + view.shape[0], _MARGIN : _MARGIN + view.shape[1]] = view >> shift
+            inside[MARGIN : MARGIN + view.shape[0], MARGIN : MARGIN + view.shape[1]] = view >> shift
         return _Bands(views, np.array(shifts, np.int64), padded)
 
     def write(self) -> None:
         """Write the numbers back to the coefficients."""
         for inside, view, shift in zip(self.padded, self.views, self.shifts.tolist(), strict=True):
-            view[...] = inside[_MARGIN : _MARGIN + view.shape[0], _MARGIN : _MARGIN + view.shape[1]] << shift
+            view[...] = inside[MARGIN : MARGIN + view.shape[0], MARGIN : MARGIN + view.shape[1]] << shift
 
     def diagonals(self) -> Iterator[tuple[Int64, Int64, Int64]]:
-        """Yield band, row and column in `padded` of the numbers of each step: column + 2 row are one after another."""
-        bands = np.repeat(np.arange(len(self.views)), [view.shape[0] for view in self.views])
-        rows = np.concatenate([np.arange(view.shape[0]) for view in self.views])
-        widths = np.array([view.shape[1] for view in self.views])[bands]
-        for step in range(int(np.max(_ROW_LAG * rows + widths, initial=0))):
-            columns = step - _ROW_LAG * rows
-            lines = np.flatnonzero((columns >= 0) & (columns < widths))
-            if len(lines):
-                yield bands[lines], rows[lines] + _MARGIN, columns[lines] + _MARGIN
+        """Yield the places in `padded` of the numbers of each step."""
+        return diagonals([view.shape for view in self.views])
 
     def settle(self, places: tuple[Int64, Int64, Int64], numbers: Int64) -> None:
         """Write the numbers of one step. Raises CorruptStream if a coefficient is larger than any of samples."""
@@ -123,7 +115,7 @@ def _walk_lowest(bands: _Bands, code: Code) -> None:
         )
         low, high = np.minimum(west, north), np.maximum(west, north)
         foretold = np.clip(west + north - corner, low, high)
-        foretold = np.where(y == _MARGIN, west, np.where(x == _MARGIN, north, foretold))
+        foretold = np.where(y == MARGIN, west, np.where(x == MARGIN, north, foretold))
         expected = _GRADIENT * (np.abs(west - corner) + np.abs(north - corner) + np.abs(north - other))
         numbers = bands.padded[places].astype(np.int64) - foretold
         bands.settle(places, foretold + code(counts, adaptive.contexts_of(expected), numbers))
@@ -138,7 +130,7 @@ def _walk_details(bands: _Bands, parents: Int32 | None, code: Code) -> None:
         for row, column, weight in _NEIGHBOURS:
             expected += weight * np.abs(bands.padded[band, y + row, x + column].astype(np.int64))
         if parents is not None:
-            above = parents[band, (y - _MARGIN >> 1) + _MARGIN, (x - _MARGIN >> 1) + _MARGIN]
+            above = parents[band, (y - MARGIN >> 1) + MARGIN, (x - MARGIN >> 1) + MARGIN]
             expected += _PARENT * np.abs(above.astype(np.int64))
         numbers = bands.padded[places].astype(np.int64)
         bands.settle(places, code(counts, adaptive.contexts_of(expected), numbers))

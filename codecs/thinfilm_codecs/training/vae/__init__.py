@@ -1,0 +1,1 @@
+"""Training of the vae codec's models, and of what they are compared with. Needs torch and pydicom."""
