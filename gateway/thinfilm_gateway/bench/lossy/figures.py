@@ -91,6 +91,7 @@ class Figures:
             for result in self.results
             if result.measured.verdict is Verdict.UNSUPPORTED
         ]
+        remarks += [f"{each.codec}, generational loss: {each.reason}" for each in self.generations if each.reason]
         remarks += [f"FAILED {failure}" for failure in self.failures]
         reasons = Counter(skipped.reason for skipped in self.skipped)
         return remarks + [f"{count} skipped: {reason}" for reason, count in reasons.most_common()]
@@ -162,7 +163,9 @@ def _speeds(summary: Summary) -> Table:
 def _generations(found: Sequence[Generations]) -> Table:
     shown = (1, 2, 10, 50, 100)
     rows = tuple(
-        (each.codec, f"{each.setting:g}", *(f"{each.rmse[number - 1]:.3f}" for number in shown)) for each in found
+        (each.codec, f"{each.setting:g}", *(f"{each.rmse[number - 1]:.3f}" for number in shown))
+        for each in found
+        if each.rmse
     )
     columns = ("codec", "setting", *(f"pass {number}" for number in shown))
     title = f"Generational loss: RMSE to the original, {found[0].series if found else ''}"

@@ -17,12 +17,16 @@ PASSES = 100
 
 @dataclass(frozen=True)
 class Generations:
-    """Root mean square error to the original after each pass, all passes at one setting."""
+    """Root mean square error to the original after each pass, all passes at one setting.
+
+    reason: why there are none, where the codec failed or does not take such samples; then setting is None.
+    """
 
     series: str
     codec: str
-    setting: float
+    setting: float | None
     rmse: tuple[float, ...]
+    reason: str = ""
 
 
 def generational_loss(series: Series, names: Sequence[str]) -> tuple[Generations, ...]:
@@ -34,13 +38,16 @@ def generational_loss(series: Series, names: Sequence[str]) -> tuple[Generations
     block = stack.read()
     rate = permitted_rate(series.modality, 8 * block.samples.itemsize)
     assert rate is not None
-    found = []
-    for name in names:
-        setting = gentlest_setting(block, name, rate)
-        setting = entrants.ladder(name)[-1] if setting is None else setting
+    return tuple(_of_codec(series.name, block, name, rate) for name in names)
+
+
+def _of_codec(series: str, block: PixelBlock, name: str, rate: float) -> Generations:
+    try:
+        setting = gentlest_setting(block, name, rate) or entrants.ladder(name)[-1]
         errors = generations(block, partial(_coded, entrants.entrant(name, setting)), PASSES)
-        found.append(Generations(series.name, name, setting, tuple(round(error, 4) for error in errors)))
-    return tuple(found)
+    except Exception as error:  # whatever a codec does, the figures of the others are still to be shown
+        return Generations(series, name, None, (), f"{type(error).__name__}: {error}")
+    return Generations(series, name, setting, tuple(round(each, 4) for each in errors))
 
 
 def _coded(entrant: Entrant, block: PixelBlock) -> SampleArray:

@@ -75,7 +75,7 @@ def _mean_quality(curves: Sequence[Any], rate: float) -> float:
 
 
 def _generational_loss(panel: Any, found: Sequence[Generations], colours: dict[str, str]) -> None:
-    for each in found:
+    for each in (each for each in found if each.rmse):
         passes = range(1, len(each.rmse) + 1)
         label = f"{each.codec} at {each.setting:g}"
         panel.plot(passes, each.rmse, color=colours.get(each.codec, "black"), label=label)

@@ -22,7 +22,7 @@ from thinfilm_gateway.progress import byte_step, step
 RATES = (4.0, 2.0, 1.0, 0.5, 0.25)
 """Bits a sample that settings are sought for, besides the rate of the ceiling."""
 
-GENERATIONAL = ("kwavelet", entrants.NEAR_LOSSLESS, "jpeg12", entrants.JPEG2000)
+GENERATIONAL = ("kwavelet", entrants.NEAR_LOSSLESS, "jpeg", "jpeg12", entrants.JPEG2000)
 """The codecs that code one slice again and again."""
 
 _LIBRARIES = ("thinfilm", "numpy", "imagecodecs", "pyjpegls", "scipy")
