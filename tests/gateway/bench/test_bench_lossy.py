@@ -10,6 +10,7 @@ from rich.console import Console
 from support.datasets import CT_IMAGE, ct_series, finish, instance, mr_series, phantom, structured_report, with_pixels
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import PixelBlock
+from thinfilm_codecs.quality.generations import generations
 from thinfilm_gateway import cli
 from thinfilm_gateway.bench.lossy import entrants, limits, plot, run
 from thinfilm_gateway.bench.lossy.anchors import STANDARDS
@@ -149,6 +150,17 @@ def test_the_gentlest_setting_of_a_standard_gives_nearly_the_samples_back(name, 
         assert decoded.dtype == each.samples.dtype
         spread = int(np.ptp(each.samples))
         assert np.abs(decoded.astype(int) - each.samples).max() <= max(2, spread / 64)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "jpeg2000"])
+def test_coding_again_does_not_drift_where_only_the_range_would_move(name):
+    """Range and offset are those of the first pass, so that what grows is the loss of the standard."""
+    block = stack(frames=1)
+    entrant = entrants.entrant(name, entrants.ladder(name)[0], of=block)
+
+    errors = generations(block, lambda each: entrant.decode(entrant.encode(each), each.layout), 12)
+
+    assert errors[-1] <= 1.5 * errors[0]
 
 
 def test_samples_wider_than_12_bits_are_not_for_12_bit_jpeg(tmp_path):

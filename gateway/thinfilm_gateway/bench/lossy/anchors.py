@@ -17,7 +17,7 @@ _MOST_BITS = 16
 
 
 class JpegOfHighBits(Jpeg):
-    """JPEG of 8 bits, of which wider samples have the high ones kept, as viewers do that know no other JPEG."""
+    """JPEG of 8 bits, to which wider samples are rounded, as tools do that know no other JPEG."""
 
     def __init__(self, bits: int) -> None:
         super().__init__(8)
@@ -25,12 +25,13 @@ class JpegOfHighBits(Jpeg):
 
     def encode(self, image: SampleArray, setting: float) -> bytes:
         """Code (rows, columns) of uint8 or uint16."""
-        return super().encode((image >> self._shift).astype(np.uint8), setting)
+        rounded = (image.astype(np.uint32) + ((1 << self._shift) >> 1)) >> self._shift
+        return super().encode(np.minimum(rounded, 255).astype(np.uint8), setting)
 
     def decode(self, stream: bytes) -> SampleArray:
-        """Return the image, uint16; the bits that were not kept are those of the middle of what they may be."""
-        image = super().decode(stream).astype(np.uint16)
-        return (image << self._shift) + ((1 << self._shift) >> 1)
+        """Return the image, uint16; the bits that were not kept are zero."""
+        image: SampleArray = super().decode(stream).astype(np.uint16) << self._shift
+        return image
 
 
 class JpegLsNear(Anchor):
@@ -103,16 +104,21 @@ STANDARDS = {
 
 
 class PlaneByPlane(Entrant):
-    """A standard at a setting. Samples are made unsigned, of as few bits as the range of the stack needs."""
+    """A standard at a setting. Samples are made unsigned, of as few bits as the range of the stack needs.
 
-    def __init__(self, standard: Standard, setting: float) -> None:
+    of: what the range is taken from, where it is not to change with the stacks: one coded before.
+    """
+
+    def __init__(self, standard: Standard, setting: float, of: PixelBlock | None = None) -> None:
         self._standard = standard
         self._setting = setting
+        self._of = of
 
     def encode(self, stack: PixelBlock) -> Coded:
         """Code each component of each frame. Raises UnsupportedPixels."""
-        minimum = int(stack.samples.min())
-        bits = max(1, (int(stack.samples.max()) - minimum).bit_length())
+        measured = (self._of or stack).samples
+        minimum = int(measured.min())
+        bits = max(1, (int(measured.max()) - minimum).bit_length())
         if bits > self._standard.most_bits:
             raise UnsupportedPixels(f"It takes samples of up to {self._standard.most_bits} bits; these have {bits}.")
         anchor = self._standard.make(bits)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from thinfilm_codecs import registry
+from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_gateway.bench.entrant import Entrant, Own
 from thinfilm_gateway.bench.lossy.anchors import STANDARDS, PlaneByPlane
 
@@ -36,10 +37,13 @@ def ladder(name: str) -> tuple[float, ...]:
     return STANDARDS[name].ladder if name in STANDARDS else registry.lossy(name).ladder
 
 
-def entrant(name: str, setting: float, preset: str = registry.DEFAULT_PRESET) -> Entrant:
-    """Return a codec at one of its settings; preset: how hard it tries, where it knows of such."""
+def entrant(name: str, setting: float, preset: str = registry.DEFAULT_PRESET, of: PixelBlock | None = None) -> Entrant:
+    """Return a codec at one of its settings.
+
+    preset: how hard it tries, where it knows of such. of: as in PlaneByPlane.
+    """
     if name in STANDARDS:
-        return PlaneByPlane(STANDARDS[name], setting)
+        return PlaneByPlane(STANDARDS[name], setting, of)
     return Own(registry.lossy(name).at(setting).tuned(preset, "cpu"))
 
 

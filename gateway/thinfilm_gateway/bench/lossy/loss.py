@@ -44,7 +44,7 @@ def generational_loss(series: Series, names: Sequence[str]) -> tuple[Generations
 def _of_codec(series: str, block: PixelBlock, name: str, rate: float) -> Generations:
     try:
         setting = gentlest_setting(block, name, rate) or entrants.ladder(name)[-1]
-        errors = generations(block, partial(_coded, entrants.entrant(name, setting)), PASSES)
+        errors = generations(block, partial(_coded, entrants.entrant(name, setting, of=block)), PASSES)
     except Exception as error:  # whatever a codec does, the figures of the others are still to be shown
         return Generations(series, name, None, (), f"{type(error).__name__}: {error}")
     return Generations(series, name, setting, tuple(round(each, 4) for each in errors))

@@ -14,6 +14,7 @@ from thinfilm_gateway.bench.lossy.loss import Generations
 from thinfilm_gateway.bench.lossy.rows import Row
 from thinfilm_gateway.bench.lossy.summary import curve
 
+_TICKS = (0.25, 0.5, 1, 2, 4)
 _GRID = np.geomspace(0.125, 6, 60)
 
 
@@ -63,7 +64,9 @@ def _rate_and_quality(panel: Any, group: str, rows: Sequence[Row], colours: dict
         panel.axvline(rate, color="black", linestyle=":", linewidth=1)
     panel.set(title=f"{group}, {len(names)} series", xlabel="bits a sample", ylabel="PSNR, dB (stored range)")
     panel.set_xscale("log")
-    panel.grid(True, which="both", alpha=0.25)
+    panel.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
+    panel.minorticks_off()
+    panel.grid(True, alpha=0.25)
     panel.legend(fontsize=7)
 
 
@@ -80,6 +83,6 @@ def _generational_loss(panel: Any, found: Sequence[Generations], colours: dict[s
         label = f"{each.codec} at {each.setting:g}"
         panel.plot(passes, each.rmse, color=colours.get(each.codec, "black"), label=label)
     panel.set(title=f"Generational loss, {found[0].series}", xlabel="pass", ylabel="RMSE to the original")
-    panel.set_ylim(bottom=0)
+    panel.set_yscale("log")
     panel.grid(True, alpha=0.25)
     panel.legend(fontsize=7)
