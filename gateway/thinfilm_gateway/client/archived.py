@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from thinfilm_gateway.archive import mark
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.kept import KeptSeries, kept_series
@@ -17,7 +18,7 @@ class NotArchived(Exception):
 def await_archived(
     settings: Settings, advance: Callable[[], None], seconds: float = 3600.0, *, kept_copies: bool = False
 ) -> list[KeptSeries]:
-    """Wait until every instance lies in a container and the spool holds no file at all; return what is kept.
+    """Wait until every instance lies in a container and the spool holds no file but its mark; return what is kept.
 
     Takes a gateway with cache_bytes=0. What it returns from then on was decoded, and what it refused has left nothing
     behind. kept_copies: do not wait for the spool. `advance` is called once for each series that is done. Raises
@@ -33,7 +34,7 @@ def await_archived(
             for _ in range(sum(row.archived == row.instances for row in rows) - shown):
                 shown += 1
                 advance()
-            left = 0 if kept_copies else sum(1 for path in settings.spool_dir.rglob("*") if path.is_file())
+            left = 0 if kept_copies else _spool_files(settings)
             if not left and all(row.archived == row.instances for row in rows):
                 return rows
             if time.monotonic() > deadline:
@@ -44,3 +45,8 @@ def await_archived(
             time.sleep(LOOK_EVERY_SECONDS)
     finally:
         database.dispose()
+
+
+def _spool_files(settings: Settings) -> int:
+    """Count the files of the spool, but for the mark by which it is known."""
+    return sum(path.is_file() and path.name != mark.FILE_NAME for path in settings.spool_dir.rglob("*"))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from thinfilm_gateway.archive import mark
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.models import Container, Instance, Job
@@ -56,4 +57,5 @@ def _half_files(database: Database, settings: Settings) -> Iterator[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
+    """Return all files of a folder, but for the mark by which it is known."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.name != mark.FILE_NAME]
