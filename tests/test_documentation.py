@@ -11,6 +11,7 @@ from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from support.receiver import Running, running_receiver
 from thinfilm_gateway import cli
+from thinfilm_gateway.archive.derivation import METHODS
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.dimse import status
 from thinfilm_gateway.dimse.tls import requestor_context
@@ -124,6 +125,12 @@ def test_the_statement_has_the_keys_of_queries_with_their_matching():
     keys = [*KEY_ATTRIBUTES.items(), *DERIVED_ATTRIBUTES.items()]
     real = {(key.level.name, name, key.matching.value if key.matching else "none") for name, key in keys}
     assert {(row[0], row[1], row[3]) for row in rows("5.3") if len(row) == 4} == real
+
+
+def test_the_statement_has_the_terms_of_the_lossy_methods():
+    assert {row[0].strip("`"): row[1] for row in rows("5.8") if row[0].startswith("`THINFILM_")} == {
+        term: codec for codec, term in METHODS.items()
+    }
 
 
 def test_the_readme_has_every_command():

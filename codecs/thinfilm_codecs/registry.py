@@ -8,15 +8,31 @@ from thinfilm_codecs.lossless.nagoor import Nagoor
 from thinfilm_codecs.lossless.neural import Neural
 from thinfilm_codecs.lossless.raw import Raw
 from thinfilm_codecs.lossless.zstd import Zstd
+from thinfilm_codecs.lossy.binary_autoencoder import BinaryAutoencoder
 from thinfilm_codecs.lossy.codec import LossyCodec
+from thinfilm_codecs.lossy.kwavelet import KWavelet
 from thinfilm_codecs.lossy.near_lossless import NearLossless
+from thinfilm_codecs.lossy.pca import PrincipalComponents
+from thinfilm_codecs.lossy.siren import Siren
+from thinfilm_codecs.lossy.sparse_autoencoder import SparseAutoencoder
 from thinfilm_codecs.lossy.vae import Vae
 
 _CODECS: dict[str, Codec] = {
     codec.codec_id: codec for codec in (HighThroughputJpeg2000(), JpegLs(), JpegXl(), Nagoor(), Neural(), Raw(), Zstd())
 }
 
-_LOSSY: dict[str, LossyCodec] = {codec.codec_id: codec for codec in (NearLossless(), Vae())}
+_LOSSY: dict[str, LossyCodec] = {
+    codec.codec_id: codec
+    for codec in (
+        BinaryAutoencoder(),
+        KWavelet(),
+        NearLossless(),
+        PrincipalComponents(),
+        Siren(),
+        SparseAutoencoder(),
+        Vae(),
+    )
+}
 
 PRESETS = ("fast", "default", "max")
 """How hard a codec tries: each encodes slower, and smaller, than the one before. Codecs without presets ignore it."""

@@ -5,11 +5,12 @@ import importlib.metadata
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from thinfilm_gateway import config, data_folder, logs
 from thinfilm_gateway.background import keep_linear_algebra_on_one_thread
@@ -33,8 +34,14 @@ Against = Annotated[
     list[str] | None,
     typer.Option(metavar="HOST:PORT[/AE_TITLE]", help="Measure a node that runs already; can be given more than once."),
 ]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="Only files whose path below DIR contains this; can be given more than once."),
+]
 
 LOSSLESS_ENTRANTS = "neural-fast,neural,jpegls,jpegxl,jpegxl-e9,htj2k,zstd,tomoz"
+
+CHAOS_KILLS = 200
 
 FAILED = 1  # exit status; 2 is a wrong command line, 130 an interrupt
 INTERRUPTED = 130
@@ -115,30 +122,47 @@ def demo() -> None:
 def compress(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.tfa", help="The container to write.")],
-    codec: Annotated[str | None, typer.Option(metavar="NAME", help="Only this codec, not the best of all.")] = None,
+    codec: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this codec; a lossy one where images may be lossy.")
+    ] = None,
     preset: Annotated[str, typer.Option(metavar="fast|default|max", help="How hard the codec tries.")] = "default",
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where the codec computes.")] = "cpu",
+    max_error: Annotated[
+        int | None, typer.Option(metavar="D", help="Lossy: no sample may be farther off than this.")
+    ] = None,
+    ratio: Annotated[
+        float | None, typer.Option(metavar="R", help="Lossy: the gentlest setting that reaches this ratio.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="P", help="Lossy: whose ceilings hold; esr-strict without.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Pack files and folders into a container, and prove it by reading it back."""
+    """Pack files and folders into a container, and prove it by reading it back.
+
+    With a lossy codec, images that may be lossy become objects derived from them, below the ceiling of the profile.
+    """
     keep_linear_algebra_on_one_thread()
     from thinfilm_gateway.commands import compress as command
     from thinfilm_gateway.progress import byte_step
 
+    lossy = command.lossy_request(codec, profile, max_error, ratio, preset, device)
     sources = command.sources(paths)
     total = sum(source.path.stat().st_size for source in sources)
     with byte_step(_progress_console(as_json), f"compress {len(sources)} files", total) as advance:
-        candidates = [codec] if codec else config.load().lossless_codecs
-        result = command.compress(sources, output, candidates, preset, device, advance)
+        candidates = [codec] if codec and lossy is None else config.load().lossless_codecs
+        result = command.compress(sources, output, candidates, preset, device, advance, lossy)
     if as_json:
         _print_json(result.to_json())
     else:
         series = len(result.report.series)
-        ratio = result.bytes_in / result.report.archive_bytes
+        smaller = result.bytes_in / result.report.archive_bytes
         _console().print(
             f"{result.files_in} files in {series} series, {result.bytes_in:,} bytes in {result.report.archive_bytes:,}"
-            f" ({ratio:.2f}), read back and proven: {output}"
+            f" ({smaller:.2f}), read back and proven: {output}"
         )
+        for row in result.lossy:
+            _console().print(row.sentence())
 
 
 @app.command()
@@ -185,17 +209,28 @@ def status(
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="List what came with other content under a known SOP Instance UID.")
     ] = False,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="List what lossy rules decided, and why images stay lossless.")
+    ] = False,
 ) -> None:
     """Show what is kept, what waits, and what needs a hand."""
-    from thinfilm_gateway.commands import duplicates as listing
+    from thinfilm_gateway.commands import duplicates as revisions
+    from thinfilm_gateway.commands import lossy_decisions as decisions
     from thinfilm_gateway.commands import status as command
 
     settings = config.load(config_file, data_dir=data_dir)
-    result: Any = listing.duplicates(settings) if duplicates else command.status(settings)
+    render: Callable[[Any], RenderableType] = command.render
+    result: Any
+    if duplicates:
+        result, render = revisions.duplicates(settings), revisions.render
+    elif lossy:
+        result, render = decisions.lossy_decisions(settings), decisions.render
+    else:
+        result = command.status(settings)
     if as_json:
         _print_json(result.to_json())
     else:
-        _console().print((listing if duplicates else command).render(result))
+        _console().print(render(result))
 
 
 @db.command("upgrade")
@@ -242,12 +277,7 @@ def bench_lossless(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of DICOM files.")],
     codecs: Annotated[str, typer.Option(metavar="A,B", help="The codecs, separated by commas.")] = LOSSLESS_ENTRANTS,
     slices: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only N middle files of each series.")] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TEXT", help="Only files whose path below DIR contains this; can be given more than once."
-        ),
-    ] = None,
+    only: Only = None,
     json_file: JsonFile = None,
     plot_file: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Also plot size against decode speed: .png or .svg.")
@@ -265,6 +295,45 @@ def bench_lossless(
         plot.plot(figures.summary, plot_file)
     if figures.failures:
         raise Failed(f"{len(figures.failures)} of {len(figures.rows)} measurements failed; they are named above.")
+
+
+@bench.command("lossy")
+def bench_lossy(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of DICOM files.")],
+    codecs: Annotated[
+        str | None, typer.Option(metavar="A,B", help="The codecs, separated by commas; all there are otherwise.")
+    ] = None,
+    slices: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only N middle files of each series.")] = None,
+    only: Only = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CODEC=MPIXEL",
+            help="Measure a slow codec on so many million samples of each series; can be given more than once.",
+        ),
+    ] = None,
+    json_file: JsonFile = None,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Also plot quality over rate: .png or .svg.")
+    ] = None,
+    report_file: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Also write the tables to a Markdown file.")
+    ] = None,
+) -> None:
+    """Measure rate, errors and speed of lossy codecs at the same rates, beside the lossy standards, on one core."""
+    from thinfilm_gateway.bench.lossy import entrants, limits, plot, report, run
+
+    names = codecs.split(",") if codecs else entrants.names()
+    if plot_file:
+        plot.check(plot_file)
+    figures = run.run(_console(), folder, names, slices, only or [], limits.parse(limit or []))
+    _bench(figures, json_file)
+    if plot_file:
+        plot.plot(figures, plot_file)
+    if report_file:
+        report.write(figures, report_file, plot_file)
+    if figures.failures:
+        raise Failed(f"{len(figures.failures)} of {len(figures.results)} measurements failed; they are named above.")
 
 
 @bench.command("scaling")
@@ -297,6 +366,27 @@ def bench_hostile(json_file: JsonFile = None) -> None:
     from thinfilm_gateway.bench import hostile
 
     _bench(hostile.run(_console()), json_file)
+
+
+@bench.command("chaos")
+def bench_chaos(
+    kills: Annotated[int, typer.Option(metavar="N", min=0, help="How many processes are killed.")] = CHAOS_KILLS,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of the random moments.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Kill, stop, fill and damage gateways under load; prove that nothing acknowledged is lost and nothing half left.
+
+    Exit status 0 only if all is right.
+    """
+    from thinfilm_gateway.bench.chaos.run import run
+
+    report = run(_console(), kills, seed)
+    _bench(report, json_file)
+    wrong = [sentence for outcome in report.outcomes for sentence in outcome.wrong]
+    for sentence in wrong:
+        print(f"thinfilm: {sentence}", file=sys.stderr)  # noqa: T201
+    if not report.is_right:
+        raise Failed("Not everything that was acknowledged is there, or something half was left; it is named above.")
 
 
 @bench.command("index")

@@ -27,6 +27,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from thinfilm_gateway.policy.rules import LossyRule
+
 AETitle = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
 ]
@@ -119,6 +121,15 @@ class Settings(BaseSettings):
         64 * MIB, ge=MIB, description="A data set above this size is handled in chunks on disk, never whole in memory."
     )
     minimum_free_bytes: int = Field(GIB, ge=0, description="With less free space under data_dir, C-STORE answers A700.")
+    warning_free_bytes: int = Field(
+        5 * GIB, ge=0, description="With less free space for spool or archive, log and health page warn."
+    )
+    spool_quota_bytes: int | None = Field(
+        None, gt=0, description="Once the spool takes so many bytes, C-STORE answers A700; none without."
+    )
+    archive_quota_bytes: int | None = Field(
+        None, gt=0, description="Once the containers take so many bytes, nothing more is compressed; none without."
+    )
     series_quiet_seconds: float = Field(30.0, ge=0, description="A series quiet for so long is compressed.")
     local_workers: int = Field(2, ge=0, description="Processes of the local worker; only without broker_url.")
     lossless_codecs: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -132,6 +143,9 @@ class Settings(BaseSettings):
         False,
         description="Send compression to the workers with a GPU, which try hardest; only with broker_url.",
     )
+    backlog_jobs: int = Field(
+        100, ge=1, description="While more jobs than this are due, compression tries less hard, to catch up."
+    )
     max_attempts: int = Field(
         3, ge=1, description="A job that failed so often is left; its instances stay as received."
     )
@@ -142,6 +156,9 @@ class Settings(BaseSettings):
     decoded_cache_bytes: int = Field(256 * MIB, ge=0, description="Decoded frames a receiver process keeps in memory.")
     move_associations: int = Field(2, ge=1, description="Parallel associations to a C-MOVE destination.")
     peers: tuple[Peer, ...] = Field((), description="Known peers, and what each may ask for.")
+    lossy: tuple[LossyRule, ...] = Field(
+        (), description="Rules by which archived images are kept lossily after some time; none without."
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -206,12 +223,14 @@ def load(file: Path | None = None, **overrides: Any) -> Settings:
         raise ConfigError(f"The setting {place} {origin} is wrong: {_complaint(first)}.") from None
 
 
-_COMPLAINTS_ABOUT_PEERS = {
-    "missing": "a peer needs {article} {key}",
-    "extra_forbidden": "a peer has no key {key}",
-    "tuple_type": "it is a list of tables, each with an ae_title, not {value!r}",
-    "model_type": "a peer is a table with an ae_title, not {value!r}",
-    "value_error": "a peer with a port needs a host",
+_TABLES = {"peers": ("peer", "ae_title"), "lossy": ("lossy rule", "modality")}
+"""Settings that are lists of tables: what one of them is called, and a key that it must have."""
+
+_COMPLAINTS_ABOUT_TABLES = {
+    "missing": "a {table} needs {key_with_article}",
+    "extra_forbidden": "a {table} has no key {key}",
+    "tuple_type": "it is a list of tables, each with {required}, not {value!r}",
+    "model_type": "a {table} is a table with {required}, not {value!r}",
 }
 """By pydantic's name of the error."""
 
@@ -219,12 +238,23 @@ _COMPLAINTS_ABOUT_PEERS = {
 def _complaint(error: Mapping[str, Any]) -> str:
     """Put pydantic's message into the middle of a sentence, with the value it is about."""
     kind, place = error["type"], error["loc"]
-    if place[0] == "peers" and kind in _COMPLAINTS_ABOUT_PEERS:
-        return _COMPLAINTS_ABOUT_PEERS[kind].format(
-            article="an" if str(place[-1]).startswith("a") else "a", key=place[-1], value=error["input"]
+    message = str(error["msg"]).removeprefix("Value error, ").removesuffix(".")
+    if place[0] in _TABLES and kind in _COMPLAINTS_ABOUT_TABLES:
+        table, required = _TABLES[place[0]]
+        return _COMPLAINTS_ABOUT_TABLES[kind].format(
+            table=table,
+            required=_with_article(required),
+            key=place[-1],
+            key_with_article=_with_article(str(place[-1])),
+            value=error["input"],
         )
-    message = error["msg"].removeprefix("Value error, ").removesuffix(".")
+    if place[0] in _TABLES and kind == "value_error":  # about the table as a whole, which need not be told
+        return message
     return f"{message[0].lower()}{message[1:]}, not {error['input']!r}"
+
+
+def _with_article(key: str) -> str:
+    return f"{'an' if key.startswith('a') else 'a'} {key}"
 
 
 def _to_text(key: str, value: Any) -> str:
@@ -243,10 +273,11 @@ def _read(file: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"The configuration file {file} is not TOML: {error}.") from None
     _refuse_unknown(document, Settings.model_fields, f"setting in {file}")
-    peers = document.get("peers")
-    for peer in peers if isinstance(peers, list) else ():
-        if isinstance(peer, dict):
-            _refuse_unknown(peer, Peer.model_fields, f"key of a peer in {file}")
+    for setting, fields in (("peers", Peer.model_fields), ("lossy", LossyRule.model_fields)):
+        tables = document.get(setting)
+        for table in tables if isinstance(tables, list) else ():
+            if isinstance(table, dict):
+                _refuse_unknown(table, fields, f"key of a {_TABLES[setting][0]} in {file}")
     return document
 
 
@@ -257,8 +288,9 @@ def _environment() -> dict[str, Any]:
     _refuse_unknown((name.upper() for name in given), known, "environment variable")
     try:
         return EnvSettingsSource(Settings)()
-    except SettingsError:  # the only setting that is read as JSON
-        raise ConfigError(f"The environment variable {ENVIRONMENT_PREFIX}PEERS is not JSON.") from None
+    except SettingsError as error:  # of a setting that is read as JSON
+        name = ENVIRONMENT_PREFIX + ("LOSSY" if "lossy" in str(error) else "PEERS")
+        raise ConfigError(f"The environment variable {name} is not JSON.") from None
 
 
 def _refuse_unknown(keys: Iterable[str], known: Iterable[str], what: str) -> None:

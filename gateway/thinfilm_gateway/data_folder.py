@@ -3,28 +3,39 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from thinfilm_gateway.archive import mark
+from thinfilm_gateway.archive.spool import bytes_under
 from thinfilm_gateway.config import Settings
+from thinfilm_gateway.index.volumes import ARCHIVE, SPOOL, KnownVolumes
 
 
 class UnusableDataFolder(Exception):
     """The data folder is missing, no folder, or in use by another process; the message is one sentence."""
 
 
+QUOTA_WARNING_SHARE = 0.9  # of a quota, above which people are warned
+ARCHIVE_RESERVE_SHARE = 0.25
+"""Of minimum_free_bytes: below it no container is begun. Objects are refused long before, since to compress is what
+makes room; the rest is for the index."""
+
+
 @dataclass(frozen=True)
 class Room:
     """How it stands with the place for further objects.
 
-    free_bytes: on the disk of the spool, None if it cannot be reached. refusal: one sentence that says why C-STORE is
-    refused, None while objects are taken. obstacle: one that says why nothing is compressed meanwhile, else None.
+    free_bytes: on the disk of the spool, None if it cannot be reached. Sentences that name the mend, each None while
+    there is no need of it: refusal says why C-STORE is refused, obstacle why nothing is compressed meanwhile, warning
+    what will be full soon.
     """
 
     free_bytes: int | None
     refusal: str | None
     obstacle: str | None = None
+    warning: str | None = None
 
 
 def make(folder: Path) -> None:
@@ -57,7 +68,7 @@ def held(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise UnusableDataFolder(
-                f"Another `thinfilm serve` or `thinfilm reindex` (process {file.read().strip()}) uses the data folder "
+                f"Another `thinfilm serve`, `tidy` or `reindex` (process {file.read().strip()}) uses the data folder "
                 f"{folder}; stop it, or give another --data-dir."
             ) from None
         file.truncate(0)
@@ -66,26 +77,82 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def room(settings: Settings) -> Room:
-    """Tell whether the folders take further objects."""
-    folders = [settings.spool_dir, settings.spool_dir / "incoming"]
-    archive = settings.archive_dir
-    if not any(folder.exists() for folder in (*folders, archive)):  # never served yet: the receivers make them
+def room(settings: Settings, known: KnownVolumes) -> Room:
+    """Tell whether the folders take further objects. known: what the index knows of them."""
+    spool, archive = settings.spool_dir, settings.archive_dir
+    folders = [spool, spool / "incoming"]
+    if not any(folder.exists() for folder in (*folders, archive)) and not known.marks:  # never served yet
         folders, archive = [settings.data_dir], settings.data_dir
     try:
-        disk = os.statvfs(folders[0])
+        free_bytes = _free_bytes(folders[0])
     except OSError as error:
-        return Room(None, f"C-STORE is refused: {folders[0]} cannot be reached ({error.strerror}).")
-    free_bytes = disk.f_bavail * disk.f_frsize
+        return Room(None, f"C-STORE is refused: {folders[0]} cannot be reached ({error.strerror}); mount its volume.")
+    refusal = _refusal(settings, known, folders, free_bytes)
+    obstacle = _obstacle(settings, known, archive)
+    return Room(free_bytes, refusal, obstacle, _warning(settings, known, free_bytes, archive))
+
+
+def archive_is_full(settings: Settings, archive: Path, container_bytes: int) -> str | None:
+    """Return the sentence that says why no container may be begun, None while there is room. Raises OSError."""
+    quota = settings.archive_quota_bytes
+    if quota is not None and container_bytes >= quota:
+        return f"the containers take {container_bytes:,} bytes and archive_quota_bytes is {quota:,}; raise it."
+    free_bytes = _free_bytes(archive)
+    if free_bytes < settings.minimum_free_bytes * ARCHIVE_RESERVE_SHARE:
+        return f"{free_bytes:,} bytes are free for {archive}; make room there or give it a larger disk."
+    return None
+
+
+def _refusal(settings: Settings, known: KnownVolumes, folders: Sequence[Path], free_bytes: int) -> str | None:
+    if complaint := mark.complaint(settings.spool_dir, known.marks.get(SPOOL)):
+        return f"C-STORE is refused: {complaint}"
     for folder in folders:
         if not _writable(folder):
-            return Room(free_bytes, f"C-STORE is refused: {folder} cannot be written.")
+            return f"C-STORE is refused: {folder} cannot be written; let this user write it."
     if free_bytes < settings.minimum_free_bytes:
         wanted = f"minimum_free_bytes is {settings.minimum_free_bytes:,}"
-        return Room(free_bytes, f"C-STORE is refused: {free_bytes:,} bytes are free, {wanted}.")
+        return f"C-STORE is refused: {free_bytes:,} bytes are free under {folders[0]}, {wanted}; make room there."
+    quota = settings.spool_quota_bytes
+    if quota is not None and (used := bytes_under(folders[0])) >= quota:
+        return (
+            f"C-STORE is refused: the spool takes {used:,} bytes and spool_quota_bytes is {quota:,}; raise it, or see "
+            "why nothing is compressed."
+        )
+    return None
+
+
+def _obstacle(settings: Settings, known: KnownVolumes, archive: Path) -> str | None:
+    if complaint := mark.complaint(settings.archive_dir, known.marks.get(ARCHIVE)):
+        return f"Nothing is compressed: {complaint} Objects wait in the spool."
     if not _writable(archive):
-        return Room(free_bytes, None, f"Nothing is compressed: {archive} cannot be written. Objects wait in the spool.")
-    return Room(free_bytes, None)
+        return f"Nothing is compressed: {archive} cannot be written; mount it writable. Objects wait in the spool."
+    if full := archive_is_full(settings, archive, known.container_bytes):
+        return f"Nothing is compressed: {full} Objects wait in the spool."
+    return None
+
+
+def _warning(settings: Settings, known: KnownVolumes, free_bytes: int, archive: Path) -> str | None:
+    for folder, free in ((settings.spool_dir, free_bytes), (settings.archive_dir, _free_or_none(archive))):
+        if free is not None and free < settings.warning_free_bytes:
+            return f"Only {free:,} bytes are free for {folder}; make room before objects are refused."
+    spool_quota, archive_quota = settings.spool_quota_bytes, settings.archive_quota_bytes
+    if spool_quota is not None and bytes_under(settings.spool_dir) >= QUOTA_WARNING_SHARE * spool_quota:
+        return f"The spool takes most of its {spool_quota:,} bytes; raise spool_quota_bytes or add workers."
+    if archive_quota is not None and known.container_bytes >= QUOTA_WARNING_SHARE * archive_quota:
+        return f"The archive takes most of its {archive_quota:,} bytes; raise archive_quota_bytes."
+    return None
+
+
+def _free_bytes(folder: Path) -> int:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
+def _free_or_none(folder: Path) -> int | None:
+    try:
+        return _free_bytes(folder)
+    except OSError:
+        return None
 
 
 def _refuse_file(folder: Path) -> None:

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 
 import structlog
 
-from thinfilm_gateway import data_folder
+from thinfilm_gateway import data_folder, volumes
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.dimse import tls
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.policy import lossless
 from thinfilm_gateway.stop_signal import stop_signal
 from thinfilm_gateway.supervisor import Child, receive, stop_all, supervise, work
+from thinfilm_gateway.watch import RoomWatch
 from thinfilm_gateway.web.health import HealthPage, Processes
 
 log = structlog.get_logger()
@@ -43,6 +44,7 @@ def serve(settings: Settings) -> None:
         settings = cleanup.enter_context(_reserved_ports(settings))
         database = _open_index(settings)
         cleanup.callback(database.dispose)
+        volumes.settle(settings, database)
 
         receivers = [Child(f"receiver {number}", receive, settings) for number in range(1, settings.receivers + 1)]
         workers = [] if settings.broker_url or not settings.local_workers else [Child("worker", work, settings)]
@@ -64,6 +66,9 @@ def serve(settings: Settings) -> None:
         for child in receivers:
             child.await_ready(stop)
         page.start()
+        watch = RoomWatch(settings, database)
+        cleanup.callback(watch.stop)
+        watch.start()
         log.info(
             "ready",
             ae_title=settings.ae_title,

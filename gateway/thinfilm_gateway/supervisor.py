@@ -70,6 +70,7 @@ class Child:
             target=_run, args=(self._service, self._settings, theirs), name=f"thinfilm {self.name}"
         )
         self._process.start()
+        log.info("process_started", process=self.name, pid=self._process.pid)
         theirs.close()
         self._started_at = time.monotonic()
         self._restart_at = None

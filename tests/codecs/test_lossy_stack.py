@@ -81,19 +81,19 @@ def test_threads_change_nothing(codec: LossyCodec) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(last=st.integers(0, 12))
-def test_the_coarsest_accepted_setting_is_found_and_none_is_coded_twice(last: int) -> None:
+@given(last=st.integers(0, 12), start=st.integers(0, 11))
+def test_the_coarsest_accepted_setting_is_found_and_none_is_coded_twice(last: int, start: int) -> None:
     codec = Truncation()
-    found = coarsest(stack(2), codec, lambda coded: coded.codec.setting <= last)
+    found = coarsest(stack(2), codec, lambda coded: coded.codec.setting <= last, start=start)
     assert (found.codec.setting if found else 0) == last
     assert len(codec.coded) == len(set(codec.coded)) <= 7
 
 
 @settings(max_examples=60, deadline=None)
-@given(first=st.integers(1, 13))
-def test_the_gentlest_setting_that_reaches_is_found_and_none_is_coded_twice(first: int) -> None:
+@given(first=st.integers(1, 13), start=st.integers(0, 11))
+def test_the_gentlest_setting_that_reaches_is_found_and_none_is_coded_twice(first: int, start: int) -> None:
     codec = Truncation()
-    found = gentlest(stack(2), codec, lambda coded: coded.codec.setting >= first)
+    found = gentlest(stack(2), codec, lambda coded: coded.codec.setting >= first, start=start)
     assert (found.codec.setting if found else 13) == first
     assert len(codec.coded) == len(set(codec.coded)) <= 7
 
@@ -110,6 +110,13 @@ def test_what_is_found_was_accepted_whatever_order_accepted_and_refused_settings
     reached = gentlest(stack(2), Truncation(), accepts)
     assert reached is not None
     assert reached.codec.setting == 1
+
+
+@pytest.mark.parametrize("last", [1, 5, 11])
+def test_where_it_is_expected_rightly_two_settings_are_coded(last: int) -> None:
+    codec = Truncation()
+    coarsest(stack(2), codec, lambda coded: coded.codec.setting <= last, start=last - 1)
+    assert codec.coded == [last, last + 1]
 
 
 def test_the_smallest_error_that_reaches_a_ratio_is_found() -> None:

@@ -51,7 +51,20 @@ def thinfilm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     return Thinfilm(capsys, monkeypatch)
 
 
-COMMANDS = ("serve", "worker", "demo", "compress", "expand", "inspect", "status", "scrub", "reindex", "db", "bench")
+COMMANDS = (
+    "serve",
+    "worker",
+    "demo",
+    "compress",
+    "expand",
+    "inspect",
+    "status",
+    "scrub",
+    "tidy",
+    "reindex",
+    "db",
+    "bench",
+)
 
 
 def test_help_names_every_command(thinfilm):

@@ -5,6 +5,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from thinfilm_gateway.config import ENVIRONMENT_PREFIX, ConfigError, Peer, Settings, load
+from thinfilm_gateway.policy.rules import LossyRule
 
 CONFIGURATION = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -100,12 +101,34 @@ def test_a_missing_file_is_refused_in_one_sentence(tmp_path):
         ("THINFILM_PEERS", '[{"ae_title": "A", "host": "h", "prot": 1}]', r"is wrong: a peer has no key prot\.$"),
         ("THINFILM_PEERS", "x", r"THINFILM_PEERS is not JSON"),
         ("THINFILM_PEERS", "[{", r"THINFILM_PEERS is not JSON"),
+        ("THINFILM_LOSSY", "x", r"THINFILM_LOSSY is not JSON"),
     ],
 )
 def test_a_wrong_environment_variable_is_refused_by_name(monkeypatch, name, value, complaint):
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=complaint):
         load()
+
+
+@pytest.mark.parametrize(
+    ("rule", "complaint"),
+    [
+        ('modality = "CT"\nratio = 5.1', r"a ratio of 5\.1 is above the ceiling of 5 that esr-strict has for CT\.$"),
+        ('modality = "CT"\nbody_part = "HEAD"\nprofile = "drg-2009"\nratio = 6', r"ceiling of 5 .* for CT HEAD\.$"),
+        ('modality = "MG"', r"a lossy rule for modality MG cannot be: Mammograms are kept lossless"),
+        ('modality = "NM"', r"a lossy rule for modality NM cannot be"),
+        ('modality = "OT"', r"The profile esr-strict has no ceiling for modality OT\.$"),
+        ('modality = "CT"\nprofile = "mild"', r"No profile is called 'mild'; choose among car-2008"),
+        ('modality = "CT"\ncodec = "jpegls"', r"no lossy codec is called 'jpegls'; choose among "),
+        ('modality = "CT"\nbound = 3', r"bound is an unknown key of a lossy rule"),
+        ('body_part = "HEAD"', r"a lossy rule needs a modality\.$"),
+    ],
+)
+def test_a_lossy_rule_that_asks_for_what_may_not_be_is_refused_in_a_sentence(tmp_path, rule, complaint):
+    file = tmp_path / "thinfilm.toml"
+    file.write_text(f"[[lossy]]\n{rule}\ndelay_days = 30\nkeep_original_days = 30\n")
+    with pytest.raises(ConfigError, match=complaint):
+        load(file)
 
 
 def test_a_wrong_option_is_blamed_on_the_command_line():
@@ -126,13 +149,14 @@ def test_a_child_process_loads_the_same_settings_from_its_environment(tmp_path, 
         tls_ca=tmp_path / "ca.pem",
         check_called_ae_title=False,
         unknown_peers="none",
+        lossy=(LossyRule(modality="CT", body_part="HEAD", ratio=4, delay_days=1.5, keep_original_days=30),),
     )
     for name, value in settings.to_environment().items():
         monkeypatch.setenv(name, value)
     assert load() == settings
 
 
-@pytest.mark.parametrize("model", [Settings, Peer])
+@pytest.mark.parametrize("model", [Settings, Peer, LossyRule])
 def test_every_setting_is_documented(model):
     documented = set(re.findall(r"^\| `(\w+)` \|", CONFIGURATION.read_text(encoding="utf-8"), re.MULTILINE))
     assert set(model.model_fields) <= documented
@@ -140,7 +164,7 @@ def test_every_setting_is_documented(model):
 
 def test_nothing_is_documented_that_is_not_a_setting():
     documented = set(re.findall(r"^\| `(\w+)` \|", CONFIGURATION.read_text(encoding="utf-8"), re.MULTILINE))
-    assert documented == set(Settings.model_fields) | set(Peer.model_fields)
+    assert documented == set(Settings.model_fields) | set(Peer.model_fields) | set(LossyRule.model_fields)
 
 
 def test_the_documented_defaults_are_the_real_ones():

@@ -262,7 +262,7 @@ def test_health_tells_that_a_folder_is_gone_and_that_it_is_back(tmp_path):
         incoming.rename(tmp_path / "aside")
         health = gateway.health()
         assert health["status"] == "degraded"
-        assert health["reason"] == f"C-STORE is refused: {incoming} cannot be written."
+        assert health["reason"] == f"C-STORE is refused: {incoming} cannot be written; let this user write it."
         (tmp_path / "aside").rename(incoming)
         assert gateway.health()["status"] == "ok"
 

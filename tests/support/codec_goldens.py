@@ -15,7 +15,7 @@ from thinfilm_codecs.errors import UnsupportedPixels
 
 FOLDER = Path(__file__).parent.parent / "codecs" / "golden"
 
-LOSSY_SETTINGS = {"near_lossless": (1, 4), "vae": (30,)}
+LOSSY_SETTINGS = {"near_lossless": (1, 4), "pca": (2, 12), "siren": (3,), "vae": (30,)}
 """The settings of which golden streams of a lossy codec are kept."""
 
 

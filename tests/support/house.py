@@ -38,6 +38,7 @@ class House:
             "database_url": database_url,
             "lossless_codecs": ("jpegls",),
             "minimum_free_bytes": 0,
+            "warning_free_bytes": 0,
             **overrides,
         }
         return cls(Context.open(Settings(**values)))

@@ -115,6 +115,7 @@ def _settings(folder: Path, **overrides: object) -> Settings:
         "data_dir": folder / "data",
         "dicom_host": "127.0.0.1",
         "minimum_free_bytes": 0,
+        "warning_free_bytes": 0,
         "network_timeout_seconds": 30,
         "check_called_ae_title": False,
     }

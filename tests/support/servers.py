@@ -100,6 +100,7 @@ def _postgres_command(folder: Path, port: int) -> list[str]:
         "port": port,
         "listen_addresses": "127.0.0.1",
         "unix_socket_directories": folder,
+        "autovacuum": "off",  # what it counts, and when, would decide on plans that tests look at
         "fsync": "off",
         "synchronous_commit": "off",
         "full_page_writes": "off",

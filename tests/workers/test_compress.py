@@ -244,12 +244,13 @@ def test_trouble_with_disk_or_index_postpones_a_job_and_is_no_attempt(
 MOUNTED_READ_ONLY = 'mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"; exec "$2" -c "$3"'
 ONE_JOB = """
 from thinfilm_gateway import config, data_folder
+from thinfilm_gateway.index.volumes import KnownVolumes
 from thinfilm_workers import runner
 from thinfilm_workers.context import Context
 
 settings = config.load()
 assert runner.run_next(Context.open(settings), "worker", runner.QUEUES)
-print(data_folder.room(settings).obstacle)
+print(data_folder.room(settings, KnownVolumes()).obstacle)
 """
 
 
@@ -266,7 +267,10 @@ def test_a_read_only_archive_holds_up_compression_and_nothing_else(house: House)
         timeout=120,
         check=True,
     )
-    assert f"Nothing is compressed: {archive} cannot be written. Objects wait in the spool." in done.stdout
+    assert (
+        f"Nothing is compressed: {archive} cannot be written; mount it writable. Objects wait in the spool."
+        in done.stdout
+    )
     (job,) = house.jobs()
     assert (job.state, job.attempts) == ("waiting", 0)
     assert "Read-only file system" in str(job.error)

@@ -30,15 +30,21 @@ def _recover(house: House) -> None:
 @pytest.mark.parametrize(
     "moment",
     [
+        "thinfilm_gateway.index.jobs:claim after",
+        "thinfilm_workers.runner:_run before",
         "thinfilm_workers.jobs.compress:spool_damage after",
         "thinfilm_gateway.archive.container.pack:write_stack before",
         "thinfilm_gateway.archive.container.writer:ContainerWriter.finish after",
         "thinfilm_workers.jobs.compress:pack after",
+        "thinfilm_gateway.archive.store:sync before",
+        "thinfilm_gateway.archive.store:_drop_cached_pages before",
         "thinfilm_gateway.archive.store:FolderStore.put after",
-        "thinfilm_workers.jobs.compress:container_damage after",
+        "thinfilm_workers.proof:container_damage after",
+        "thinfilm_workers.lease:Lease.confirm after",
         "thinfilm_workers.jobs.compress:_record before",
         "thinfilm_workers.jobs.compress:_record after",
         "thinfilm_gateway.index.jobs:finish before",
+        "thinfilm_gateway.index.jobs:finish after",
     ],
 )
 def test_a_worker_that_is_killed_at_any_step_loses_nothing(build_house: Callable[..., House], moment: str) -> None:
@@ -68,10 +74,10 @@ def test_a_worker_that_lost_its_lease_leaves_the_work_of_the_next_one_alone(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house.receive(SERIES)
-    prove = compress._prove
+    prove = compress.prove
 
     def prove_slowly(*arguments: object) -> None:
-        monkeypatch.setattr(compress, "_prove", prove)
+        monkeypatch.setattr(compress, "prove", prove)
         prove(*arguments)  # type: ignore[arg-type]
         with house.context.database.session() as session:
             session.merge(house.jobs()[0]).lease_until = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
@@ -79,7 +85,7 @@ def test_a_worker_that_lost_its_lease_leaves_the_work_of_the_next_one_alone(
         make_due(house)
         house.work()
 
-    monkeypatch.setattr(compress, "_prove", prove_slowly)
+    monkeypatch.setattr(compress, "prove", prove_slowly)
     house.work()
 
     house.assert_archived(SERIES)
@@ -94,7 +100,7 @@ def test_a_lease_is_renewed_as_long_as_the_work_goes_on(
 ) -> None:
     house = build_house(job_lease_seconds=0.4)
     house.receive(SERIES)
-    prove = compress._prove
+    prove = compress.prove
     renewals: list[dt.datetime] = []
 
     def prove_slowly(*arguments: object) -> None:
@@ -109,7 +115,7 @@ def test_a_lease_is_renewed_as_long_as_the_work_goes_on(
         wait_until(renewed_past_its_first_end, "the lease is renewed")
         prove(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(compress, "_prove", prove_slowly)
+    monkeypatch.setattr(compress, "prove", prove_slowly)
     house.work()
     assert len(set(renewals)) > 2
     assert [job.attempts for job in house.jobs()] == [1]

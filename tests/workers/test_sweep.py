@@ -62,6 +62,18 @@ def test_a_job_whose_workers_all_fell_silent_leaves_its_instances_as_received(
     house.assert_retrievable(series)
 
 
+def test_a_series_that_was_received_before_the_clock_was_set_back_is_compressed(
+    build_house: Callable[..., House],
+) -> None:
+    house = build_house(series_quiet_seconds=0)
+    series = ct_series(2)
+    house.receive(series, quiet=dt.timedelta(days=3650))  # due when the clock said so, ten years ahead
+    assert house.work() == 0
+    sweep(house.context)
+    assert house.work() == 1
+    house.assert_archived(series)
+
+
 def test_a_series_that_lost_its_job_gets_one(house: House) -> None:
     series = ct_series(2)
     house.receive(series)

@@ -21,7 +21,8 @@ LONGEST_JOB_SECONDS = 6 * 3600
 SWEEP = "thinfilm.sweep"
 EVICT = "thinfilm.evict"
 TIDY = "thinfilm.tidy"
-PERIODS = {SWEEP: 30.0, EVICT: 5.0, TIDY: 3600.0}  # seconds between two runs
+LOSSY_RULES = "thinfilm.lossy_rules"
+PERIODS = {SWEEP: 30.0, EVICT: 5.0, LOSSY_RULES: 600.0, TIDY: 3600.0}  # seconds between two runs
 
 
 def create_app(settings: config.Settings) -> Celery:

@@ -13,9 +13,7 @@ import typer
 from rich.console import Console
 
 from thinfilm_gateway import config, data_folder, logs
-from thinfilm_gateway.archive.spool import Spool
-from thinfilm_gateway.archive.store import FolderStore
-from thinfilm_gateway.index import commitments, holdings
+from thinfilm_gateway.index import commitments, holdings, jobs
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.progress import step
 from thinfilm_workers.context import Context
@@ -27,7 +25,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (worker, scrub, retry, reindex):
+    for command in (worker, scrub, retry, tidy, reindex):
         app.command()(command)
 
 
@@ -65,9 +63,26 @@ def retry(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
     with _context(config_file, data_dir) as context, context.database.session() as session:
         count = holdings.retry_given_up(session, dt.datetime.now(dt.UTC))
         reports = commitments.retry_failed(session)
+        others = jobs.retry_failed(session, (jobs.RECOMPRESS, jobs.RETIRE))
     Console().print(f"{count} instances wait for compression again")
     if reports:
         Console().print(f"{reports} reports of storage commitment are tried again")
+    if others:
+        Console().print(f"{others} jobs of lossy rules are tried again")
+
+
+def tidy(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
+    """Compare files and rows at once: enter objects that a crash left without a row, remove what belongs to nobody.
+
+    Workers do so by themselves, about files that are older than a day. On an embedded index, stop the gateway first:
+    nothing is at work then, and files of any age are looked at. The log says what was done.
+    """
+    from thinfilm_workers.jobs.sweep import GRACE
+    from thinfilm_workers.jobs.sweep import tidy as run
+
+    with _context(config_file, data_dir, alone=True) as context:
+        run(context, GRACE if context.settings.database_url else dt.timedelta(0))
+    Console().print("Files and rows are compared.")
 
 
 def reindex(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: Json = False) -> None:
@@ -79,7 +94,7 @@ def reindex(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: J
     from thinfilm_workers.jobs.reindex import reindex as run
 
     with (
-        _context(config_file, data_dir, alone=True) as context,
+        _context(config_file, data_dir, alone=True, upgrade=True) as context,
         step(_progress_console(as_json), "reindex") as advance,
     ):
         report = run(context, advance)
@@ -94,10 +109,12 @@ def reindex(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: J
 
 
 @contextlib.contextmanager
-def _context(config_file: Path | None, data_dir: Path | None, *, alone: bool = False) -> Iterator[Context]:
+def _context(
+    config_file: Path | None, data_dir: Path | None, *, alone: bool = False, upgrade: bool = False
+) -> Iterator[Context]:
     """Open the rooms.
 
-    alone: keep every gateway with an embedded index away, and bring the tables to this version. Raises
+    alone: keep every gateway with an embedded index away. upgrade: bring the tables to this version. Raises
     UnusableDataFolder, and UnusableIndex unless the index is at this version.
     """
     settings = config.load(config_file, data_dir=data_dir)
@@ -108,11 +125,11 @@ def _context(config_file: Path | None, data_dir: Path | None, *, alone: bool = F
             cleanup.enter_context(data_folder.held(settings.data_dir))
         database = Database(settings.index_url)
         cleanup.callback(database.dispose)
-        if alone:
+        if upgrade:
             database.upgrade()
         else:
             database.check()
-        yield Context(settings, database, Spool(settings.spool_dir), FolderStore(settings.archive_dir))
+        yield Context.over(settings, database)
 
 
 def _progress_console(as_json: bool) -> Console:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from thinfilm_gateway import volumes
 from thinfilm_gateway.archive.spool import Spool
-from thinfilm_gateway.archive.store import FolderStore, ObjectStore
+from thinfilm_gateway.archive.store import ObjectStore
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.policy import lossless
@@ -25,8 +26,13 @@ class Context:
     @classmethod
     def open(cls, settings: Settings, on_gpu: bool = False) -> Self:
         """Open the rooms that the settings name; connects to nothing yet. on_gpu: this process has a GPU to itself."""
-        spool, store = Spool(settings.spool_dir), FolderStore(settings.archive_dir)
-        return cls(settings, Database(settings.index_url), spool, store, on_gpu)
+        return cls.over(settings, Database(settings.index_url), on_gpu)
+
+    @classmethod
+    def over(cls, settings: Settings, database: Database, on_gpu: bool = False) -> Self:
+        """Open the rooms over an index that is open."""
+        spool, store = volumes.open_spool(settings, database), volumes.open_store(settings, database)
+        return cls(settings, database, spool, store, on_gpu)
 
     @property
     def treatment(self) -> Treatment:
@@ -37,7 +43,11 @@ class Context:
 
     @property
     def work_dir(self) -> Path:
-        """Folder of containers in the making, on the archive's volume so that they can be renamed into it."""
+        """Folder of containers in the making, on the archive's volume so that they can be renamed into it.
+
+        Raises StorageAway.
+        """
+        self.store.check()
         folder = self.settings.archive_dir / "work"
         folder.mkdir(parents=True, exist_ok=True)
         return folder

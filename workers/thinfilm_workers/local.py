@@ -20,13 +20,19 @@ from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.stop_signal import stop_signal
 from thinfilm_workers.context import Context
 from thinfilm_workers.jobs.evict import evict
+from thinfilm_workers.jobs.lossy_rules import apply_lossy_rules
 from thinfilm_workers.jobs.sweep import sweep, tidy
-from thinfilm_workers.runner import QUEUES, owner_name, run_next
+from thinfilm_workers.runner import QUEUES, owner_name, record_released, run_next
 
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.5  # how long a due job may wait for an idle process
-PERIODS: dict[Callable[[Context], object], float] = {sweep: 30.0, evict: 5.0, tidy: 3600.0}
+PERIODS: dict[Callable[[Context], object], float] = {
+    sweep: 30.0,
+    evict: 5.0,
+    apply_lossy_rules: 600.0,
+    tidy: 3600.0,
+}
 RESTART_SECONDS = 1.0  # between the death of a process and its replacement
 STOP_SECONDS = 60.0  # what a running job gets to end in; then its process is killed and the job comes back by its lease
 
@@ -46,7 +52,6 @@ def run_workers(settings: Settings, stop_seconds: float = STOP_SECONDS) -> None:
         maintenance = _Maintenance(settings)
         maintenance.start()
         children = [_start(settings) for _ in range(settings.local_workers)]
-        log.info("workers_started", processes=len(children))
         while not stop.poll(0):
             wait([stop, *(child.process.sentinel for child in children)])
             children = [child if child.process.is_alive() else _replace(settings, child, stop) for child in children]
@@ -78,15 +83,32 @@ def _start(settings: Settings) -> _Child:
     theirs, ours = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(settings, theirs), name="thinfilm worker")
     process.start()
+    log.info("worker_started", pid=process.pid)
     theirs.close()
     return _Child(process, ours)
 
 
 def _replace(settings: Settings, dead: _Child, stop: Connection) -> _Child:
-    log.error("worker_died", pid=dead.process.pid, exit_code=dead.process.exitcode)
+    killed = dead.process.exitcode == -signal.SIGKILL
+    fate = "was killed, perhaps for want of memory" if killed else f"died with exit status {dead.process.exitcode}"
+    mend = "If the system was out of memory, lower local_workers or add memory." if killed else "See the log above."
+    log.error("worker_died", pid=dead.process.pid, exit_code=dead.process.exitcode, mend=mend)
     dead.life_line.close()
+    _release_job(settings, owner_name(dead.process.pid), fate)
     stop.poll(RESTART_SECONDS)
     return _start(settings)
+
+
+def _release_job(settings: Settings, owner: str, fate: str) -> None:
+    """Free the job of a dead process now, not when its lease ends: it is tried again with less, or given up."""
+    database = Database(settings.index_url)
+    try:
+        with database.session() as session:
+            record_released(session, jobs.release_of(session, owner, fate, settings.max_attempts))
+    except SQLAlchemyError as error:  # then it comes back by its lease
+        log.warning("index_away", error=str(error))
+    finally:
+        database.dispose()
 
 
 def _stop(children: list[_Child], stop_seconds: float) -> None:

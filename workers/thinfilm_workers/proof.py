@@ -1,12 +1,35 @@
 """Proof that stored bytes are those that were received: their SHA-256 against the one noted at receipt."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from thinfilm_gateway.archive.container.format import DamagedContainer
-from thinfilm_gateway.archive.container.reader import Container
+from thinfilm_gateway.archive.container.reader import Container, open_container
 from thinfilm_gateway.archive.spool import Spool
-from thinfilm_gateway.archive.store import check_mounted
+from thinfilm_workers.context import Context
+from thinfilm_workers.lease import Lease
+
+
+class NotProven(Exception):
+    """What was read back from storage is not what was put there."""
+
+
+def prove(context: Context, key: str, sha256s: Sequence[str], lease: Lease) -> None:
+    """Decode every entry of a container from what the store gives back and compare its data set's SHA-256.
+
+    sha256s: one an entry. Raises NotProven, and LeaseLost.
+    """
+    try:
+        with context.store.open(key) as reader:
+            container = open_container(reader, key)
+            if len(container.entries) != len(sha256s):
+                raise NotProven("The container does not have an entry for each instance.")
+            for entry in container.each(container.reading_order()):
+                lease.check()
+                if damage := container_damage(container, entry, sha256s[entry]):
+                    raise NotProven(f"{container.entries[entry].name} did not read back: {damage}")
+    except (DamagedContainer, OSError) as error:
+        raise NotProven(f"The container cannot be read back: {error}") from error
 
 
 def entry_sha256(container: Container, entry: int | None) -> str | None:
@@ -38,7 +61,7 @@ def spool_damage(spool: Spool, name: str, dataset_offset: int, sha256: str) -> s
             file.seek(dataset_offset)
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
-        check_mounted(spool.names(), "spool")
+        spool.check_mounted()
         return "The spool file is missing."
     return None if found == sha256 else "The spool file no longer has the bytes that were received."
 

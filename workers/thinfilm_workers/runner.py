@@ -5,24 +5,31 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from thinfilm_gateway.archive.store import StorageAway
 from thinfilm_gateway.index import archiving, jobs
-from thinfilm_gateway.index.jobs import ClaimedJob
+from thinfilm_gateway.index.jobs import ClaimedJob, ReleasedJob
 from thinfilm_gateway.index.states import JobState
 from thinfilm_workers.context import Context
 from thinfilm_workers.jobs.compress import compress_series
+from thinfilm_workers.jobs.recompress import recompress_series
+from thinfilm_workers.jobs.retire import retire_series
 from thinfilm_workers.lease import Lease, LeaseLost
 
 log = structlog.get_logger()
 
 QUEUES = (jobs.COMPRESS_CPU, jobs.COMPRESS_GPU, jobs.MAINTENANCE)
 
-JOB_FUNCTIONS: dict[str, Callable[[Context, ClaimedJob, Lease], None]] = {jobs.COMPRESS: compress_series}
+JOB_FUNCTIONS: dict[str, Callable[[Context, ClaimedJob, Lease], None]] = {
+    jobs.COMPRESS: compress_series,
+    jobs.RECOMPRESS: recompress_series,
+    jobs.RETIRE: retire_series,
+}
 
 PAUSE = dt.timedelta(minutes=1)  # of a job whose disk or index is in trouble
 _ASK_AGAIN_SECONDS = 1.0  # between two tries to reach an index that is away
@@ -35,9 +42,9 @@ _TROUBLED_DISK = frozenset(
 )  # fmt: skip
 
 
-def owner_name() -> str:
-    """Name this process as the holder of leases."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+def owner_name(process_id: int | None = None) -> str:
+    """Name this process, or another one of this host, as the holder of leases."""
+    return f"{socket.gethostname()}:{process_id or os.getpid()}"
 
 
 def lease_duration(context: Context) -> dt.timedelta:
@@ -67,6 +74,14 @@ def run_by_id(context: Context, job_id: int, owner: str) -> bool:
         return False
     _run(context, job, owner)
     return True
+
+
+def record_released(session: Session, released: Iterable[ReleasedJob]) -> None:
+    """Note what became of jobs whose worker is gone; what waited for one that has failed stays as received."""
+    for job in released:
+        log.warning("job_released", job=job.id, state=job.state.value, reason=job.error)
+        if job.state is JobState.FAILED and job.kind == jobs.COMPRESS and job.series_pk is not None:
+            archiving.give_up(session, job.series_pk, job.error)
 
 
 def _run(context: Context, job: ClaimedJob, owner: str) -> None:
@@ -114,5 +129,5 @@ def _record_failure(context: Context, job: ClaimedJob, owner: str, error: Except
     sentence = str(error) or type(error).__name__
     with context.database.session() as session:
         state = jobs.fail(session, job.id, owner, sentence, context.settings.max_attempts)
-        if state is JobState.FAILED and job.series_pk is not None:
+        if state is JobState.FAILED and job.kind == jobs.COMPRESS and job.series_pk is not None:
             archiving.give_up(session, job.series_pk, sentence)

@@ -6,9 +6,9 @@ from typing import Any
 from thinfilm_gateway.dispatch import RUN_JOB
 from thinfilm_gateway.index.jobs import COMPRESS_GPU
 from thinfilm_workers import runner
-from thinfilm_workers.app import EVICT, SWEEP, TIDY, app, settings
+from thinfilm_workers.app import EVICT, LOSSY_RULES, SWEEP, TIDY, app, settings
 from thinfilm_workers.context import Context
-from thinfilm_workers.jobs import evict, sweep
+from thinfilm_workers.jobs import evict, lossy_rules, sweep
 
 
 @functools.cache
@@ -40,3 +40,9 @@ def run_evict() -> None:
 def run_tidy() -> None:
     """Compare files and rows."""
     sweep.tidy(_context())
+
+
+@app.task(name=LOSSY_RULES)
+def run_lossy_rules() -> None:
+    """Give jobs to what lossy rules are due for."""
+    lossy_rules.apply_lossy_rules(_context())

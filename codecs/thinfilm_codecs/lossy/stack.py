@@ -50,42 +50,49 @@ def code(stack: PixelBlock, codec: LossyCodec, threads: int = 1) -> CodedStack:
 
 
 def coarsest(
-    stack: PixelBlock, codec: LossyCodec, accepts: Callable[[CodedStack], bool], threads: int = 1
+    stack: PixelBlock, codec: LossyCodec, accepts: Callable[[CodedStack], bool], threads: int = 1, start: int = 0
 ) -> CodedStack | None:
     """Return the stack at the coarsest setting that is accepted, None if not even the gentlest is.
 
     Where accepted and refused settings alternate on the ladder, it is one that is accepted before one that is not.
+    start: the place on the ladder near which it is expected.
     """
-    return _parted(stack, codec, lambda coded: not accepts(coded), threads)[0]
+    return _parted(stack, codec, lambda coded: not accepts(coded), threads, start)[0]
 
 
 def gentlest(
-    stack: PixelBlock, codec: LossyCodec, reaches: Callable[[CodedStack], bool], threads: int = 1
+    stack: PixelBlock, codec: LossyCodec, reaches: Callable[[CodedStack], bool], threads: int = 1, start: int = 0
 ) -> CodedStack | None:
     """Return the stack at the gentlest setting that reaches what is asked, None if not even the coarsest does.
 
     Where settings that reach it and that do not alternate on the ladder, it is one that does after one that does not.
+    start: the place on the ladder near which it is expected.
     """
-    return _parted(stack, codec, reaches, threads)[1]
+    return _parted(stack, codec, reaches, threads, start)[1]
 
 
 def _parted(
-    stack: PixelBlock, codec: LossyCodec, beyond: Callable[[CodedStack], bool], threads: int
+    stack: PixelBlock, codec: LossyCodec, beyond: Callable[[CodedStack], bool], threads: int, start: int
 ) -> tuple[CodedStack | None, CodedStack | None]:
     """Return the stack at two neighbours on the ladder, of which the first is not beyond, the second is.
 
-    None stands for what lies before or behind the ladder. Strides double from the gentle end, where the settings are
-    that diagnostic images are kept with, until one is beyond; bisection follows. No setting is coded twice.
+    None stands for what lies before or behind the ladder. Strides double from the start, by default the gentle end,
+    where the settings are that diagnostic images are kept with, until they have passed from one to the other; bisection
+    follows. No setting is coded twice.
     """
     near, far = -1, len(codec.ladder)
     within: CodedStack | None = None
     past: CodedStack | None = None
-    stride = 1
+    place, stride = start, 1
     while far - near > 1:
-        place = (near + far) // 2 if past else min(near + stride, far - 1)
         coded = code(stack, codec.at(codec.ladder[place]), threads)
         if beyond(coded):
             far, past = place, coded
         else:
-            near, within, stride = place, coded, 2 * stride
+            near, within = place, coded
+        if within and past:
+            place = (near + far) // 2
+        else:
+            place = min(near + stride, far - 1) if within else max(far - stride, near + 1)
+        stride *= 2
     return within, past

@@ -16,7 +16,7 @@ from thinfilm_gateway.archive.container.cache import Decoded, FrameCache
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import Container, open_container
 from thinfilm_gateway.archive.spool import Spool
-from thinfilm_gateway.archive.store import ObjectStore, RangeReader, StorageAway, check_mounted
+from thinfilm_gateway.archive.store import ObjectStore, RangeReader, StorageAway
 
 _LARGE_OBJECT_BYTES = 64 * 1024**2
 _OPEN_CONTAINERS = 16
@@ -133,7 +133,7 @@ class ObjectReader:
                     file.seek(location.dataset_offset)
                     dataset = memoryview(file.read(location.dataset_bytes + 1))
         except FileNotFoundError:
-            check_mounted(self._spool.names(), "spool")
+            self._spool.check_mounted()
             raise _Damaged("The spool copy is missing.") from None
         if len(dataset) != location.dataset_bytes or hashlib.sha256(dataset).hexdigest() != location.sha256:
             raise _Damaged("The spool copy does not have the SHA-256 of what was received.")
@@ -225,7 +225,7 @@ class _OpenContainers:
         try:
             reader = self._store.open(key)
         except FileNotFoundError:
-            check_mounted(self._store.keys(), "archive")
+            self._store.check_mounted()
             raise _Damaged("The container is missing.") from None
         try:
             return reader, open_container(reader, key, self._cache)

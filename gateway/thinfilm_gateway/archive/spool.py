@@ -13,15 +13,18 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+
+from thinfilm_gateway.archive.store import StorageAway, check_mounted
 
 _BUFFER_BYTES = 1024 * 1024
 _PARALLEL_SYNCS = 8  # the file system merges the journal commits of syncs that run at the same time
 _RANDOM_DIGITS = 30
 _SHA256_DIGITS = 64
 _NAME = re.compile(rf"[0-9a-f]{{{2 + _RANDOM_DIGITS + _SHA256_DIGITS}}}")
+_TEMPORARY = "incoming"
 _CLOSED = -1
 _SHARDS = tuple(f"{number:02x}" for number in range(256))
 
@@ -109,15 +112,19 @@ class SpoolWriter:
 class Spool:
     """A folder of received objects, sharded; several processes may use it at the same time."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, check: Callable[[], None] = lambda: None) -> None:
+        """Use `root`, which is made where it is missing. check: raises StorageAway while nothing may be written."""
         self._root = root
-        self._temporary = root / "incoming"
-        self._temporary.mkdir(parents=True, exist_ok=True)
-        self._make_shards()
+        self._check = check
+        self._temporary = root / _TEMPORARY
+        self._is_made = False
+        with contextlib.suppress(StorageAway):
+            self._make()
         self._syncs = ThreadPoolExecutor(_PARALLEL_SYNCS, thread_name_prefix="spool-sync")
 
     def create(self) -> SpoolWriter:
-        """Begin an object under a temporary name."""
+        """Begin an object under a temporary name. Raises StorageAway, OSError."""
+        self._make()
         return SpoolWriter(self._temporary / secrets.token_hex(16))
 
     def commit(self, writers: Sequence[SpoolWriter]) -> None:
@@ -159,6 +166,15 @@ class Spool:
         """Remove an object; one that is gone already is no error."""
         self.path(name).unlink(missing_ok=True)
 
+    def check_mounted(self) -> None:
+        """Raise StorageAway if a missing file means that the whole spool is away."""
+        self._check()
+        check_mounted(self.names(), "spool")
+
+    def used_bytes(self) -> int:
+        """Bytes of all files; looks at every one of them. Raises OSError."""
+        return bytes_under(self._root)
+
     def names(self) -> Iterator[str]:
         """Every object of the spool, in no order; objects that come or go meanwhile may be missing."""
         for shard in _SHARDS:
@@ -185,14 +201,30 @@ class Spool:
                     swept += 1
         return swept
 
-    def _make_shards(self) -> None:
-        """Make all shard folders, durably, so that no commit has to."""
+    def _make(self) -> None:
+        """Make all folders, durably and once, so that no commit has to. Raises StorageAway."""
+        self._check()
+        if self._is_made:
+            return
+        self._temporary.mkdir(parents=True, exist_ok=True)
         present = {folder.name for folder in self._root.iterdir()}
         missing = [shard for shard in _SHARDS if shard not in present]
         for shard in missing:
             (self._root / shard).mkdir(exist_ok=True)
         if missing:
             _sync_folder(self._root)
+        self._is_made = True
+
+
+def bytes_under(root: Path) -> int:
+    """Bytes of all files of the spool at `root`; those that come or go meanwhile may be missing. Raises OSError."""
+    used = 0
+    for folder in (*_SHARDS, _TEMPORARY):
+        with contextlib.suppress(FileNotFoundError), os.scandir(root / folder) as files:
+            for file in files:
+                with contextlib.suppress(FileNotFoundError):
+                    used += file.stat().st_size
+    return used
 
 
 def promised_sha256(name: str) -> str:

@@ -1,12 +1,13 @@
 """Where containers are kept: the interface of an object store, and the store that is a local folder."""
 
+import contextlib
 import datetime as dt
 import errno
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -15,7 +16,7 @@ _KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{32}\.tfa")
 
 
 class StorageAway(Exception):
-    """All objects of a store are gone at once: nothing that is missing there may be called lost."""
+    """A whole store is away: nothing may be written there, and nothing that is missing there may be called lost."""
 
 
 def check_mounted(names: Iterator[str], place: str) -> None:
@@ -54,7 +55,8 @@ class ObjectStore(Protocol):
     def put(self, key: str, source: Path) -> None:
         """Move the file `source` into the store; the object is durable on return, and is read from storage after that.
 
-        Raises FileExistsError for a key that is taken, ValueError for one that is not of new_key's form, OSError.
+        Raises FileExistsError for a key that is taken, ValueError for one that is not of new_key's form, StorageAway,
+        OSError.
         """
 
     def open(self, key: str) -> RangeReader:
@@ -68,6 +70,12 @@ class ObjectStore(Protocol):
 
     def keys(self) -> Iterator[str]:
         """Give the keys of all objects, in order."""
+
+    def check(self) -> None:
+        """Raise StorageAway while nothing may be written."""
+
+    def check_mounted(self) -> None:
+        """Raise StorageAway if a missing object means that the whole store is away."""
 
 
 def new_key() -> str:
@@ -114,13 +122,17 @@ class FileReader:
 class FolderStore:
     """An object store in a local folder; what was put is on the disk before put returns."""
 
-    def __init__(self, root: Path) -> None:
-        """Use `root`, which is made where it is missing."""
+    def __init__(self, root: Path, check: Callable[[], None] = lambda: None) -> None:
+        """Use `root`, which is made where it is missing. check: raises StorageAway while nothing may be written."""
         self._root = root
-        root.mkdir(parents=True, exist_ok=True)
+        self._check = check
+        with contextlib.suppress(StorageAway):
+            check()
+            root.mkdir(parents=True, exist_ok=True)
 
     def put(self, key: str, source: Path) -> None:
         """Move the file `source` into the store; see ObjectStore."""
+        self._check()
         target = self._path(key)
         if target.exists():
             raise FileExistsError(errno.EEXIST, "The archive already has an object of this key", key)
@@ -158,6 +170,15 @@ class FolderStore:
             if folder.is_dir():
                 names = (f"{folder.name}/{path.name}" for path in sorted(folder.iterdir()))
                 yield from (name for name in names if _KEY.fullmatch(name))
+
+    def check(self) -> None:
+        """See ObjectStore."""
+        self._check()
+
+    def check_mounted(self) -> None:
+        """See ObjectStore."""
+        self._check()
+        check_mounted(self.keys(), "archive")
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):

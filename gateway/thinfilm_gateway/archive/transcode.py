@@ -87,15 +87,19 @@ def write_native(dataset: Bytes, transfer_syntax_uid: str, target_uid: str, targ
         raise CannotTranscode(str(error)) from error
 
 
-def _read(dataset: Bytes, transfer_syntax_uid: str) -> Elements:
-    """Parse the data set and replace encapsulated Pixel Data by its decoded frames."""
-    native: Encoding | None = _NATIVE.get(transfer_syntax_uid)
-    decoder = decoder_of(transfer_syntax_uid)
-    if native is None and decoder is None:
-        raise CannotTranscode(f"There is no decoder for transfer syntax {transfer_syntax_uid}.")
+def read_elements(dataset: Bytes, transfer_syntax_uid: str) -> Elements:
+    """Parse a data set, in the encoding that is declared or in another that fits. Raises MalformedElements."""
     if transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         dataset = inflate(dataset, _LONGEST_INFLATED)
-    elements = _parse(dataset, native or EXPLICIT_LITTLE)
+    return _parse(dataset, _NATIVE.get(transfer_syntax_uid, EXPLICIT_LITTLE))
+
+
+def _read(dataset: Bytes, transfer_syntax_uid: str) -> Elements:
+    """Parse the data set and replace encapsulated Pixel Data by its decoded frames."""
+    decoder = decoder_of(transfer_syntax_uid)
+    if transfer_syntax_uid not in _NATIVE and decoder is None:
+        raise CannotTranscode(f"There is no decoder for transfer syntax {transfer_syntax_uid}.")
+    elements = read_elements(dataset, transfer_syntax_uid)
     if decoder is not None:
         _decode_pixels(elements, decoder)
     return elements

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import PixelBlock
-from thinfilm_gateway.bench.lossless.series import find
 from thinfilm_gateway.bench.processes import process_on, single_threaded_libraries, usable_cpus
+from thinfilm_gateway.bench.series import find
 from thinfilm_gateway.client.phantom import write_ct
 from thinfilm_gateway.progress import step
 

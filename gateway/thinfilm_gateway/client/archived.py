@@ -14,11 +14,14 @@ class NotArchived(Exception):
     """Not everything reached the archive in time; the message is one sentence."""
 
 
-def await_archived(settings: Settings, advance: Callable[[], None], seconds: float = 3600.0) -> list[KeptSeries]:
+def await_archived(
+    settings: Settings, advance: Callable[[], None], seconds: float = 3600.0, *, kept_copies: bool = False
+) -> list[KeptSeries]:
     """Wait until every instance lies in a container and the spool holds no file at all; return what is kept.
 
     Takes a gateway with cache_bytes=0. What it returns from then on was decoded, and what it refused has left nothing
-    behind. `advance` is called once for each series that is done. Raises NotArchived.
+    behind. kept_copies: do not wait for the spool. `advance` is called once for each series that is done. Raises
+    NotArchived.
     """
     database = Database(settings.index_url)
     deadline = time.monotonic() + seconds
@@ -30,7 +33,7 @@ def await_archived(settings: Settings, advance: Callable[[], None], seconds: flo
             for _ in range(sum(row.archived == row.instances for row in rows) - shown):
                 shown += 1
                 advance()
-            left = sum(1 for path in settings.spool_dir.rglob("*") if path.is_file())
+            left = 0 if kept_copies else sum(1 for path in settings.spool_dir.rglob("*") if path.is_file())
             if not left and all(row.archived == row.instances for row in rows):
                 return rows
             if time.monotonic() > deadline:

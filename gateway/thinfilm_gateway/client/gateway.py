@@ -59,31 +59,46 @@ def running_gateway(folder: Path, **settings: Any) -> Iterator[RunningGateway]:
 
     It listens on the loopback interface, on free ports unless `settings` say otherwise. Raises DidNotRun.
     """
+    gateway = start_gateway(folder, folder / "serve.log", **settings)
+    try:
+        yield gateway
+    finally:
+        stopped = stop(gateway.process)
+    if not stopped:
+        raise DidNotRun(f"The gateway did not stop in order:\n{_tail(gateway.log)}")
+
+
+def start_gateway(folder: Path, log: Path, **settings: Any) -> RunningGateway:
+    """Start a gateway as `running_gateway` does, and leave it to the caller to stop. Raises DidNotRun."""
     places: dict[str, Any] = {
         "data_dir": folder / "data",
         "dicom_host": "127.0.0.1",
         "dicom_port": 0,
         "http_port": 0,
         "minimum_free_bytes": 0,
+        "warning_free_bytes": 0,
     }
     wanted = Settings(**(places | settings))
-    log = folder / "serve.log"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(ENVIRONMENT_PREFIX)}
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "thinfilm_gateway", "serve"],
-            env=environment | wanted.to_environment(),
+            env=environment(wanted),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
         )
     try:
         ports = _await_ports(process, log)
-        yield RunningGateway(wanted.model_copy(update=ports), process, log)
-    finally:
-        stopped = _stop(process)
-    if not stopped:
-        raise DidNotRun(f"The gateway did not stop in order:\n{_tail(log)}")
+    except BaseException:
+        stop(process)
+        raise
+    return RunningGateway(wanted.model_copy(update=ports), process, log)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of a command that shall run with these settings and no others of ours."""
+    others = {key: value for key, value in os.environ.items() if not key.startswith(ENVIRONMENT_PREFIX)}
+    return others | settings.to_environment()
 
 
 def _await_ports(process: subprocess.Popen[bytes], log: Path) -> dict[str, int | None]:
@@ -99,8 +114,8 @@ def _await_ports(process: subprocess.Popen[bytes], log: Path) -> dict[str, int |
     raise DidNotRun(f"The gateway did not start:\n{_tail(log)}")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> bool:
-    """Ask a gateway to stop; return whether it did so by itself, with status 0."""
+def stop(process: subprocess.Popen[bytes]) -> bool:
+    """Ask a program to stop by SIGTERM; return whether it did so by itself, with status 0."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:

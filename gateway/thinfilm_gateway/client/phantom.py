@@ -17,18 +17,21 @@ NOISE_HU = 14.0
 Hounsfield = npt.NDArray[np.float32]
 
 
-def write_ct(folder: Path, slices: int, distinct: int | None = None) -> list[Path]:
+def write_ct(folder: Path, slices: int, distinct: int | None = None, thinned: int = 1) -> list[Path]:
     """Write a CT series of 512 x 512 images, 12 bits stored in 16, about 512 KiB each; return its files in order.
 
-    distinct: the pixels repeat after so many slices, which saves the time to make them.
-    The pixels are the same each time, the UIDs are new.
+    distinct: the pixels repeat after so many slices, which saves the time to make them. thinned: only every so many-th
+    row and column, for small objects. The pixels are the same each time, the UIDs are new.
     """
     distinct = distinct or slices
     study, series, frame_of_reference = generate_uid(), generate_uid(), generate_uid()
     paths = []
     for number in range(slices):
         image = _attributes(number, study, series, frame_of_reference)
-        image.PixelData = _stored_pixels(number % distinct, distinct)
+        pixels = _stored_pixels(number % distinct, distinct)[::thinned, ::thinned]
+        image.Rows, image.Columns = pixels.shape
+        image.PixelSpacing = [SPACING_MM * thinned, SPACING_MM * thinned]
+        image.PixelData = pixels.tobytes()
         path = folder / f"ct-{number + 1:04d}.dcm"
         image.save_as(path, enforce_file_format=True)
         paths.append(path)
@@ -36,11 +39,12 @@ def write_ct(folder: Path, slices: int, distinct: int | None = None) -> list[Pat
 
 
 @functools.lru_cache(maxsize=32)
-def _stored_pixels(number: int, slices: int) -> bytes:
-    """Return the pixel data of one slice out of `slices`."""
+def _stored_pixels(number: int, slices: int) -> npt.NDArray[np.uint16]:
+    """Return the pixels of one slice out of `slices`, as they are stored."""
     hounsfield = _anatomy(number / max(1, slices - 1)) + _noise(np.random.default_rng(number))
     stored = np.clip(np.rint(hounsfield - RESCALE_INTERCEPT), 0, 4095)
-    return bytes(stored.astype("<u2"))
+    pixels: npt.NDArray[np.uint16] = stored.astype("<u2")
+    return pixels
 
 
 def _anatomy(position: float) -> Hounsfield:
@@ -118,8 +122,6 @@ def _attributes(number: int, study: str, series: str, frame_of_reference: str) -
     image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     image.SamplesPerPixel = 1
     image.PhotometricInterpretation = "MONOCHROME2"
-    image.Rows, image.Columns = ROWS, COLUMNS
-    image.PixelSpacing = [SPACING_MM, SPACING_MM]
     image.BitsAllocated, image.BitsStored, image.HighBit = 16, 12, 11
     image.PixelRepresentation = 0
     image.WindowCenter, image.WindowWidth = 40, 400

@@ -14,28 +14,37 @@ from thinfilm_gateway import data_folder
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.data_folder import Room
 from thinfilm_gateway.index import status as index_status
+from thinfilm_gateway.index import volumes
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.status import Problem, Summary
+from thinfilm_gateway.policy import lossless
 
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a gateway, running or not; problems: at most 100 of each kind, the latest first."""
+    """The state of a gateway, running or not.
+
+    problems: at most 100 of each kind, the latest first. hurry: a sentence while a backlog costs compression.
+    """
 
     summary: Summary
     problems: tuple[Problem, ...]
     room: Room
+    hurry: str | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that `--json` prints."""
         problems = [asdict(problem) for problem in self.problems]
-        return self.summary.to_json() | asdict(self.room) | {"problems": problems}
+        return self.summary.to_json() | asdict(self.room) | {"hurry": self.hurry, "problems": problems}
 
 
 def status(settings: Settings) -> Status:
     """Read the state out of the index. Raises UnusableDataFolder, UnusableIndex."""
     with reading(settings) as session:
-        return Status(index_status.summary(session), tuple(index_status.problems(session)), data_folder.room(settings))
+        summary = index_status.summary(session)
+        problems = tuple(index_status.problems(session))
+        hurry = lossless.hurry(summary.jobs_due, settings.backlog_jobs)
+        return Status(summary, problems, data_folder.room(settings, volumes.known(session)), hurry)
 
 
 @contextlib.contextmanager
@@ -64,6 +73,7 @@ def render(result: Status) -> RenderableType:
         "as received": f"{counts.as_received} instances were given up",
         "quarantined": f"{counts.quarantined} instances are damaged",
         "conflicts": f"{counts.conflicts} further revisions are kept and not served",
+        "lossy": f"{counts.lossy} images are kept lossily, {counts.retired} of them without their original",
         "bytes": f"{archived_bytes:,} archived in {counts.container_bytes:,}{ratio}; {counts.waiting_bytes:,} not",
         "jobs": f"{counts.jobs_waiting} wait, {counts.jobs_running} run, {counts.jobs_failed} have failed",
         "commitments": f"{counts.commitments_waiting} are to be reported, {counts.commitments_failed} were given up",
@@ -72,9 +82,13 @@ def render(result: Status) -> RenderableType:
         rows["free"] = f"{result.room.free_bytes:,} bytes on the disk of the spool"
     if counts.oldest_due:
         rows["due since"] = f"{counts.oldest_due:%Y-%m-%d %H:%M:%S} UTC"
+    if result.hurry:
+        rows["backlog"] = result.hurry
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, text in rows.items():
         table.add_row(name, text)
-    problems = [Text(sentence) for sentence in (result.room.refusal, result.room.obstacle) if sentence]
+    problems = [
+        Text(sentence) for sentence in (result.room.refusal, result.room.obstacle, result.room.warning) if sentence
+    ]
     problems += [Text(f"{problem.kind} {problem.uid} {problem.reason}") for problem in result.problems]
     return Group(table, Text("\nneeds a hand" if problems else "\nnothing needs a hand"), *problems)

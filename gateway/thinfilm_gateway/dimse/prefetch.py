@@ -77,6 +77,8 @@ class Preparer:
         """Return the object in the best of the contexts, or why it cannot be sent; never raises."""
         if instance.state is InstanceState.QUARANTINED:
             return Unsendable(instance, "The object is in quarantine: its bytes are no longer those received.")
+        if instance.is_gone:
+            return Unsendable(instance, "The original is gone, and its rule says that nothing is sent in its place.")
         try:
             context = choose_context(instance.sop_class_uid, instance.transfer_syntax_uid, contexts)
             fetched = self.fetch(instance)

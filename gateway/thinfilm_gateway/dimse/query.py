@@ -9,7 +9,7 @@ from pynetdicom.presentation import PresentationContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_gateway.archive.character_sets import GOVERNED_VRS, CharacterSet, common_character_set
-from thinfilm_gateway.archive.element_tree import Element
+from thinfilm_gateway.archive.element_tree import Element, Elements
 from thinfilm_gateway.dimse import commands, status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.identifiers import (
@@ -21,7 +21,7 @@ from thinfilm_gateway.dimse.identifiers import (
 )
 from thinfilm_gateway.dimse.information_models import FIND, Refused, read_identifier
 from thinfilm_gateway.index.database import Database
-from thinfilm_gateway.index.find import Match, Query, Root, find
+from thinfilm_gateway.index.find import ALTERNATE_REPRESENTATION, AlternateRepresentation, Match, Query, Root, find
 from thinfilm_gateway.index.levels import InvalidIdentifier, Level
 
 log = structlog.get_logger()
@@ -91,6 +91,7 @@ class _Answers:
         self._level = identifier.level
         self._requested_set = identifier.character_set
         self._transfer_syntax_uid = transfer_syntax_uid
+        self._asks_for_alternates = query.asks_for_alternates
         self._empty = [(key.tag, key.vr) for key in identifier.keys if not _has_values(key.keyword, query)]
         self._tags: dict[str, tuple[int, str]] = {}
 
@@ -105,13 +106,15 @@ class _Answers:
         texts.update(dict.fromkeys(self._empty, ""))
         if character_set.values:
             texts[SPECIFIC_CHARACTER_SET, "CS"] = str(character_set)
-        return encode_identifier(
-            (
-                Element(tag, vr, value_of(text, vr, character_set, self._transfer_syntax_uid))
-                for (tag, vr), text in texts.items()
-            ),
-            self._transfer_syntax_uid,
-        )
+        elements = [
+            Element(tag, vr, value_of(text, vr, character_set, self._transfer_syntax_uid))
+            for (tag, vr), text in texts.items()
+        ]
+        if match.alternate is not None:
+            elements.append(_alternate(match.alternate))
+        elif self._asks_for_alternates:
+            elements.append(Element(*self._tag(ALTERNATE_REPRESENTATION), value=b""))
+        return encode_identifier(elements, self._transfer_syntax_uid)
 
     def _tag(self, keyword: str) -> tuple[int, str]:
         """Return tag and VR of a keyword that the index answers."""
@@ -121,6 +124,30 @@ class _Answers:
             assert tag is not None, f"The index answers {keyword}, which is no attribute."
             found = self._tags[keyword] = (tag, str(dictionary_VR(tag)))
         return found
+
+
+def _alternate(alternate: AlternateRepresentation) -> Element:
+    """Return the sequence that refers to the lossy representation of an image (PS3.4 C.6.1.1.5.1)."""
+    purpose = Elements(
+        [
+            Element(0x00080100, "SH", b"121325"),
+            Element(0x00080102, "SH", b"DCM "),
+            Element(0x00080104, "LO", b"Lossy compressed image"),
+        ]
+    )
+    item = Elements(
+        [
+            Element(0x00081150, "UI", _uid(alternate.sop_class_uid)),
+            Element(0x00081155, "UI", _uid(alternate.sop_instance_uid)),
+            Element(0x0020000E, "UI", _uid(alternate.series_instance_uid)),
+            Element(0x0040A170, "SQ", [purpose]),
+        ]
+    )
+    return Element(0x00083001, "SQ", [item])
+
+
+def _uid(uid: str) -> bytes:
+    return uid.encode("ascii") + b"\0" * (len(uid) % 2)
 
 
 def _has_values(keyword: str, query: Query) -> bool:

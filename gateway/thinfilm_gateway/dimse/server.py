@@ -13,10 +13,11 @@ import structlog
 from pynetdicom import AE, transport
 from pynetdicom._globals import MODE_ACCEPTOR
 
+from thinfilm_gateway import volumes
+from thinfilm_gateway.accepting import Patience
 from thinfilm_gateway.archive.objects import ObjectReader
 from thinfilm_gateway.archive.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from thinfilm_gateway.archive.spool import Spool
-from thinfilm_gateway.archive.store import FolderStore
+from thinfilm_gateway.archive.quota import SpoolQuota
 from thinfilm_gateway.config import OPERATIONS, Operation, Settings
 from thinfilm_gateway.dimse import contexts, verification
 from thinfilm_gateway.dimse.association import (
@@ -93,12 +94,17 @@ class AssociationServer(transport.AssociationServer):
         self.encryption = encryption
         self._admit = admit
         self._maximum_per_host = maximum_per_host or ae.maximum_associations
+        self._patience = Patience()
         super().__init__(ae, address, ae.ae_title, contexts=[], request_handler=RequestHandler)
 
     def server_bind(self) -> None:
         """Bind the port, shared."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
+
+    def get_request(self) -> Any:
+        """Accept a connection. Raises OSError, after a pause where no descriptor is left for it."""
+        return self._patience.accept(super().get_request)
 
     def admit(self, association: Association) -> Collection[Operation]:
         """Say what a peer may ask for. Raises Rejected."""
@@ -151,8 +157,8 @@ class Receiver:
         peers = Peers(settings)
         encryption = None if settings.dicom_tls_port is None else Encryption(acceptor_context(settings))
         self._database = Database(settings.index_url)
-        spool = Spool(settings.spool_dir)
-        store = FolderStore(settings.archive_dir)
+        spool = volumes.open_spool(settings, self._database)
+        store = volumes.open_store(settings, self._database)
         quiet = dt.timedelta(seconds=settings.series_quiet_seconds)
         self._committer = Committer(spool, store, self._database, quiet, settings.duplicates)
         self._objects = ObjectReader(
@@ -165,7 +171,9 @@ class Receiver:
         self._retrieval = RetrieveService(settings, peers, self._database, self._objects)
         entity = _application_entity(settings)
         self._commitment = CommitmentService(settings, peers, entity, self._database, spool, store, self._objects)
-        storage = StorageService(spool, self._committer, settings.minimum_free_bytes)
+        quota_bytes = settings.spool_quota_bytes
+        self._quota = None if quota_bytes is None else SpoolQuota(spool, quota_bytes)
+        storage = StorageService(spool, self._committer, settings.minimum_free_bytes, self._quota)
         services: dict[str, Service] = {
             contexts.VERIFICATION: verification.serve,
             STORAGE: storage.serve,
@@ -206,6 +214,8 @@ class Receiver:
 
     def start(self) -> None:
         """Begin to accept associations."""
+        if self._quota is not None:
+            self._quota.start()
         self._committer.start()
         self._commitment.start()
         for thread in self._threads:
@@ -230,6 +240,8 @@ class Receiver:
             association.join()
         self._commitment.stop()
         self._committer.stop()
+        if self._quota is not None:
+            self._quota.stop()
         self._retrieval.close()
         self._objects.close()
         self._database.dispose()

@@ -1,6 +1,7 @@
 """C-STORE: takes any object bit for bit and acknowledges it when it is durable (PS3.4 Annex B, PS3.7 9.1.1)."""
 
 import datetime as dt
+import errno
 from typing import Any
 
 import structlog
@@ -10,13 +11,22 @@ from pynetdicom.presentation import PresentationContext
 
 from thinfilm_gateway.archive import part10, values
 from thinfilm_gateway.archive.dataset import UnreadableDataSet, outline
+from thinfilm_gateway.archive.quota import SpoolQuota
 from thinfilm_gateway.archive.spool import Spool, SpoolWriter
+from thinfilm_gateway.archive.store import StorageAway
 from thinfilm_gateway.dimse import status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.commit import CannotCommit, Committer
 from thinfilm_gateway.index.ingest import Outcome, Received, UnindexableDataSet, required_uids
 
 log = structlog.get_logger()
+
+_MENDS: dict[int | None, str] = {
+    errno.EMFILE: "Raise the limit of open files (LimitNOFILE), or lower maximum_associations.",
+    errno.ENOSPC: "Make room under data_dir, or give it a larger disk.",
+    errno.EDQUOT: "Raise the quota of the user that the gateway runs as.",
+    errno.EROFS: "Mount data_dir writable.",
+}
 
 
 class Refused(Exception):
@@ -62,10 +72,13 @@ class Reception:
 class StorageService:
     """The Storage service as SCP, level 2 (full), over one spool and one index."""
 
-    def __init__(self, spool: Spool, committer: Committer, minimum_free_bytes: int) -> None:
+    def __init__(
+        self, spool: Spool, committer: Committer, minimum_free_bytes: int, quota: SpoolQuota | None = None
+    ) -> None:
         self._spool = spool
         self._committer = committer
         self._minimum_free_bytes = minimum_free_bytes
+        self._quota = quota
 
     def open(self, association: Association, request: C_STORE, context: PresentationContext) -> Reception:
         """Decide, before its data set is read, whether there is room for the object."""
@@ -141,6 +154,8 @@ class StorageService:
         )
         try:
             writer = self._spool.create()
+        except StorageAway as error:
+            raise Refused(status.OUT_OF_RESOURCES, "The spool, or the index that knows it, is away.") from error
         except OSError as error:
             raise _spool_refused(error) from error
         writer.write(header)
@@ -156,10 +171,12 @@ class StorageService:
             raise Refused(status.OUT_OF_RESOURCES, "The spool cannot be reached.") from error
         if free < self._minimum_free_bytes:
             raise Refused(status.OUT_OF_RESOURCES, "The spool's disk is full.")
+        if self._quota is not None and self._quota.is_reached:
+            raise Refused(status.OUT_OF_RESOURCES, "The spool has reached its quota.")
 
 
 def _spool_refused(error: OSError) -> Refused:
-    log.error("spool_refused", error=str(error))
+    log.error("spool_refused", error=str(error), mend=_MENDS.get(error.errno, "Look at the disk of data_dir."))
     return Refused(status.OUT_OF_RESOURCES, "The spool cannot be written.")
 
 

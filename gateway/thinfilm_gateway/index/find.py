@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import select
@@ -12,9 +12,12 @@ from thinfilm_gateway.index.derived import DERIVED_ATTRIBUTES, Below, availabili
 from thinfilm_gateway.index.keys import ENTITIES, KEY_ATTRIBUTES, KeyAttribute
 from thinfilm_gateway.index.levels import UNIQUE_KEYS, InvalidIdentifier, Level
 from thinfilm_gateway.index.matching import Condition, condition
-from thinfilm_gateway.index.models import Instance, Patient, Series, Study
+from thinfilm_gateway.index.models import Derivation, Instance, Patient, Series, Study
+from thinfilm_gateway.index.sql import one_of
 
 ROWS_AT_A_TIME = 200
+
+ALTERNATE_REPRESENTATION = "AlternateRepresentationSequence"
 
 Value = str | int | list[str]
 
@@ -53,7 +56,14 @@ class Query:
     def unsupported(self) -> tuple[str, ...]:
         """Keywords of the query that no answer has: unknown to the index, or of a lower level."""
         answered = {"RetrieveAETitle", *self._columns_asked, *_ABOUT_THE_MESSAGE}
+        if self.asks_for_alternates:
+            answered.add(ALTERNATE_REPRESENTATION)
         return tuple(keyword for keyword in self.keys if keyword not in answered)
+
+    @property
+    def asks_for_alternates(self) -> bool:
+        """Whether each answer is to name the other representation of its image."""
+        return self.level is Level.IMAGE and ALTERNATE_REPRESENTATION in self.keys
 
     @property
     def _columns_asked(self) -> tuple[str, ...]:
@@ -72,6 +82,15 @@ class Query:
 
 
 @dataclass(frozen=True)
+class AlternateRepresentation:
+    """A derived object that stands for an image with fewer bytes (PS3.4 C.6.1.1.5.1)."""
+
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True)
 class Match:
     """One answer.
 
@@ -79,27 +98,61 @@ class Match:
     model down to the level. Text as received, "" where there is none; numbers as int, "" where there is none;
     ModalitiesInStudy and SOPClassesInStudy as sorted lists.
     specific_character_set: as received with the object that describes the entity; values joined by backslashes.
+    alternate: the lossy representation of an image that is there too, or there alone; None where there is none, or
+    where it is not asked for.
     """
 
     values: Mapping[str, Value]
     specific_character_set: str
+    alternate: AlternateRepresentation | None = None
 
 
 def find(session: Session, query: Query) -> Iterator[Match]:
     """Return the matches, read from the database while they are taken; close the iterator to stop early.
 
+    An original that is gone is found by its SOP Instance UID alone, as UNAVAILABLE, with what stands for it.
     session: of Database.reading(), open for as long as matches are taken. What is quarantined is found, as UNAVAILABLE.
     Raises InvalidIdentifier, at once, for a value that is not of its attribute's kind.
     """
-    return _stream(session, _statement(session, query), query)
+    return _answers(session, _statement(session, query), query)
+
+
+def _answers(session: Session, statement: Any, query: Query) -> Iterator[Match]:
+    yield from _stream(session, statement, query)
+    yield from _retired(session, query)
 
 
 def _stream(session: Session, statement: Any, query: Query) -> Iterator[Match]:
     constants = {"RetrieveAETitle": query.retrieve_ae_title} if "RetrieveAETitle" in query.keys else {}
+    asked = query._columns_asked
     with session.execute(statement, execution_options={"yield_per": ROWS_AT_A_TIME}) as result:
         for character_set, *row in result:
-            values = {keyword: _value(keyword, value) for keyword, value in zip(query._columns_asked, row, strict=True)}
-            yield Match({**values, **constants}, character_set)
+            values = {keyword: _value(keyword, value) for keyword, value in zip(asked, row[: len(asked)], strict=True)}
+            alternate = AlternateRepresentation(*row[len(asked) :]) if len(row) > len(asked) and row[-1] else None
+            yield Match({**values, **constants}, character_set, alternate)
+
+
+def _retired(session: Session, query: Query) -> Iterator[Match]:
+    """Give an answer for each original that is asked for by its UID and is gone: that of the object in its place."""
+    uids = _values(query.keys.get("SOPInstanceUID", "")) if query.level is Level.IMAGE else []
+    if not uids:
+        return
+    gone = select(Derivation.derived_sop_instance_uid, Derivation.original_sop_instance_uid).where(
+        one_of(session, Derivation.original_sop_instance_uid, uids), Derivation.retired_at.is_not(None)
+    )
+    originals: dict[Any, str] = {row[0]: row[1] for row in session.execute(gone)}
+    if not originals:
+        return
+    keys = {"SOPClassUID": "", **query.keys, "SOPInstanceUID": list(originals)}
+    instead = replace(query, keys=keys)
+    for match in _stream(session, _statement(session, instead), instead):
+        uid = str(match.values["SOPInstanceUID"])
+        series_uid, sop_class_uid = (str(match.values[name]) for name in ("SeriesInstanceUID", "SOPClassUID"))
+        values = {name: value for name, value in match.values.items() if name != "SOPClassUID" or name in query.keys}
+        values["SOPInstanceUID"] = originals[uid]
+        if "InstanceAvailability" in values:
+            values["InstanceAvailability"] = "UNAVAILABLE"
+        yield Match(values, match.specific_character_set, AlternateRepresentation(series_uid, sop_class_uid, uid))
 
 
 def _value(keyword: str, value: Any) -> Value:
@@ -111,6 +164,8 @@ def _value(keyword: str, value: Any) -> Value:
 def _statement(session: Session, query: Query) -> Any:
     described_by = ENTITIES[Level.SERIES if query.level is Level.IMAGE else query.level]
     columns = [_column(session, query.level, keyword) for keyword in query._columns_asked]
+    if query.asks_for_alternates:
+        columns += [Series.series_instance_uid, Instance.sop_class_uid, _derived_uid()]
     statement = select(described_by.specific_character_set, *columns).select_from(ENTITIES[query.level])
     for upper, link in _UPWARDS:
         if upper in query.level.with_upper and upper is not query.level:
@@ -132,6 +187,19 @@ def _column(session: Session, level: Level, keyword: str) -> Any:
         return derived_column(session, DERIVED_ATTRIBUTES[keyword])
     attribute = KEY_ATTRIBUTES[keyword]
     return getattr(ENTITIES[attribute.level], attribute.column)
+
+
+def _derived_uid() -> Any:
+    """Return the UID of the object derived from an original that is kept, as a column."""
+    return (
+        select(Derivation.derived_sop_instance_uid)
+        .where(
+            Derivation.original_sop_instance_uid == Instance.sop_instance_uid,
+            Derivation.original_sha256 == Instance.sha256,
+            Derivation.retired_at.is_(None),
+        )
+        .scalar_subquery()
+    )
 
 
 def _conditions(session: Session, query: Query) -> list[Condition]:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from thinfilm_gateway.index import audit
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.ingest import Received
-from thinfilm_gateway.index.jobs import request_compression
+from thinfilm_gateway.index.jobs import COMPRESS, request_compression
 from thinfilm_gateway.index.models import Container, Instance, Job, Patient
 from thinfilm_gateway.index.states import InstanceState, JobState
 from thinfilm_gateway.index.transitions import move_instances
@@ -119,7 +119,9 @@ def lock_unchanged(session: Session, held: HeldInstance) -> bool:
 def request_missing_jobs(session: Session, now: dt.datetime) -> int:
     """Give a job to each series that has instances to compress and no open job; return how many."""
     open_job = select(Job.id).where(
-        Job.series_pk == Instance.series_pk, Job.state.in_((JobState.WAITING, JobState.RUNNING))
+        Job.series_pk == Instance.series_pk,
+        Job.kind == COMPRESS,
+        Job.state.in_((JobState.WAITING, JobState.RUNNING)),
     )
     statement = select(Instance.series_pk).distinct().where(Instance.state == InstanceState.RECEIVED)
     series_pks = session.scalars(statement.where(~open_job.exists())).all()

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from thinfilm_gateway.archive.presence import NamedCopies, Presence
 from thinfilm_gateway.archive.values import text
 from thinfilm_gateway.config import Duplicates
-from thinfilm_gateway.index import audit, jobs
+from thinfilm_gateway.index import audit, jobs, returned
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.duplicates import CONTENT_CONFLICT, RELATIONAL_MISMATCH
 from thinfilm_gateway.index.models import Container, Instance, Patient, Series, Study
@@ -214,7 +214,7 @@ def _register(
     series_pks = _series_pks(session, [entry for entry, _ in (*new, *healing)])
     for entry, damaged in healing:
         _heal(session, damaged, entry.received, series_pks[entry.series_key])
-    _insert(session, new, series_pks, duplicates)
+    _insert(session, new, series_pks, duplicates, now)
     # Last, because the rows of the jobs stay locked until the commit.
     jobs.request_compression(session, set(series_pks.values()), now + quiet, now)
     return outcomes
@@ -225,6 +225,7 @@ def _insert(
     new: Sequence[tuple[_Entry, int]],
     series_pks: dict[tuple[str, str], int],
     duplicates: Duplicates,
+    now: dt.datetime,
 ) -> None:
     """Insert the rows of new objects: each the first under its UID, or a further revision."""
     newest_counts = duplicates == "version"
@@ -234,12 +235,13 @@ def _insert(
         statement = update(Instance).where(Instance.sop_instance_uid.in_(superseded), Instance.current.is_(True))
         session.execute(statement.values(current=False).execution_options(synchronize_session=False))
     rows = [
-        _instance_row(entry, revision, series_pks[entry.series_key])
+        received_row(entry.received, revision, series_pks[entry.series_key])
         | {"current": served.get(entry.received.sop_instance_uid) == revision}
         for entry, revision in new
     ]
     if rows:
         session.connection().execute(insert_into(session, Instance), rows)
+        returned.serve_again(session, served, now)
 
 
 def _kept(entry: _Entry, revision: int) -> _Revision:
@@ -414,8 +416,8 @@ def _found(
     return {tuple(values): pk for pk, *values in rows}
 
 
-def _instance_row(entry: _Entry, revision: int, series_pk: int) -> Row:
-    received = entry.received
+def received_row(received: Received, revision: int, series_pk: int) -> Row:
+    """Return the row of an object, all but whether it is served, and where it lies in a container."""
     return {
         "series_pk": series_pk,
         "sop_instance_uid": received.sop_instance_uid,

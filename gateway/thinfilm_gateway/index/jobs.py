@@ -1,7 +1,7 @@
 """The job table: who does what, until when. The broker only carries ids of these rows.
 
-A series has one compress job that waits and one that runs, at most. Whoever reads or ends a running job names itself as
-its owner, so that a worker whose lease ran out changes nothing.
+A series has one job of a kind that waits and one that runs, at most. Whoever reads or ends a running job names itself
+as its owner, so that a worker whose lease ran out changes nothing.
 """
 
 import datetime as dt
@@ -18,6 +18,8 @@ from thinfilm_gateway.index.states import JobState
 from thinfilm_gateway.index.transitions import move_job
 
 COMPRESS = "compress"
+RECOMPRESS = "recompress"
+RETIRE = "retire"
 
 COMPRESS_CPU = "compress.cpu"
 COMPRESS_GPU = "compress.gpu"
@@ -51,7 +53,7 @@ class DueJob:
 
 @dataclass(frozen=True)
 class ReleasedJob:
-    """A job whose lease ran out: WAITING for its next attempt, or FAILED because that was the last."""
+    """A job that a dead worker had: WAITING for its next attempt, or FAILED because that was the last."""
 
     id: int
     kind: str
@@ -90,6 +92,37 @@ def request_compression(
     session.connection().execute(statement, rows)
 
 
+def request(session: Session, kind: str, series_pks: Collection[int], now: dt.datetime | None = None) -> None:
+    """See to it that each series has a waiting job of this kind, due at once where it had none."""
+    now = now or _now()
+    rows = [
+        {
+            "kind": kind,
+            "series_pk": series_pk,
+            "queue": COMPRESS_CPU,
+            "state": JobState.WAITING,
+            "not_before": now,
+            "attempts": 0,
+            "created_at": now,
+        }
+        for series_pk in sorted(series_pks)
+    ]
+    if rows:
+        session.connection().execute(insert_into(session, Job).on_conflict_do_nothing(), rows)
+
+
+def retry_failed(session: Session, kinds: Collection[str], now: dt.datetime | None = None) -> int:
+    """Let failed jobs of these kinds be tried again where no other is open; return how many."""
+    other = aliased(Job)
+    is_open = select(other.id).where(
+        other.series_pk == Job.series_pk, other.kind == Job.kind, other.state.in_((JobState.WAITING, JobState.RUNNING))
+    )
+    failed = select(Job.id).where(Job.state == JobState.FAILED, Job.kind.in_(kinds), ~is_open.exists())
+    again = {"not_before": now or _now(), "attempts": 0, "sent_at": None, "finished_at": None}
+    pks = session.scalars(failed).all()
+    return sum(move_job(session, pk, JobState.FAILED, JobState.WAITING, None, **again) for pk in pks)
+
+
 def claim(
     session: Session, owner: str, lease: dt.timedelta, queues: Sequence[str], now: dt.datetime | None = None
 ) -> ClaimedJob | None:
@@ -110,6 +143,12 @@ def claim_by_id(
 def next_due(session: Session, queues: Sequence[str]) -> dt.datetime | None:
     """Return when the next waiting job of these queues is due, or was; None if there is none. Only reads."""
     return session.scalar(select(func.min(Job.not_before)).where(Job.state == JobState.WAITING, Job.queue.in_(queues)))
+
+
+def count_due(session: Session, now: dt.datetime | None = None) -> int:
+    """Return how many jobs are due and not taken."""
+    due = (Job.state == JobState.WAITING, Job.not_before <= (now or _now()))
+    return session.scalar(select(func.count()).select_from(Job).where(*due)) or 0
 
 
 def renew(session: Session, job_id: int, owner: str, lease: dt.timedelta, now: dt.datetime | None = None) -> bool:
@@ -174,12 +213,15 @@ def release_expired(session: Session, max_attempts: int, now: dt.datetime | None
     """Take back the jobs whose lease has run out; the attempt that the silent worker made counts."""
     now = now or _now()
     expired = _JOB.where(Job.state == JobState.RUNNING, Job.lease_until < now)
-    released = []
-    for job in session.execute(expired.order_by(Job.id).with_for_update(skip_locked=True)).all():
-        error = f"The worker {job.lease_owner} fell silent."
-        state = _end_attempt(session, job, error, max_attempts, now)
-        released.append(ReleasedJob(job.id, job.kind, job.series_pk, state, error))
-    return released
+    return _release(session, expired, "fell silent", max_attempts, now)
+
+
+def release_of(
+    session: Session, owner: str, fate: str, max_attempts: int, now: dt.datetime | None = None
+) -> list[ReleasedJob]:
+    """Take back the job of a worker that is known to be dead; its attempt counts. fate: what became of the worker."""
+    held = _JOB.where(Job.state == JobState.RUNNING, Job.lease_owner == owner)
+    return _release(session, held, fate, max_attempts, now or _now())
 
 
 def due_unsent(
@@ -187,15 +229,18 @@ def due_unsent(
 ) -> list[DueJob]:
     """Return the due jobs of which the broker was never told, or so long ago that it may have lost them.
 
+    One that was told of in the future, by a clock that has been set back since, is told of again.
+
     Of each queue only so many that `window` jobs lie with the broker: however long the workers need, telling it again
     never piles up more messages than that.
     """
     now = now or _now()
     due = (Job.state == JobState.WAITING, Job.not_before <= now)
-    told = func.count(Job.id).filter(Job.sent_at >= now - resend_after)
+    first, last = now - resend_after, now + resend_after
+    told = func.count(Job.id).filter(Job.sent_at.between(first, last))
     jobs: list[DueJob] = []
     for queue, with_broker in session.execute(select(Job.queue, told).where(*due).group_by(Job.queue)).all():
-        unsent = or_(Job.sent_at.is_(None), Job.sent_at < now - resend_after)
+        unsent = or_(Job.sent_at.is_(None), ~Job.sent_at.between(first, last))
         statement = select(Job.id, Job.queue).where(*due, Job.queue == queue, unsent).order_by(Job.not_before, Job.id)
         jobs += [DueJob(*row) for row in session.execute(statement.limit(max(0, window - with_broker)))]
     return jobs
@@ -224,6 +269,15 @@ def _take(session: Session, candidates: Any, owner: str, lease: dt.timedelta, no
     if not move_job(session, job.id, JobState.WAITING, JobState.RUNNING, None, **leased):
         return None
     return ClaimedJob(job.id, job.kind, job.series_pk, job.queue, job.attempts + 1)
+
+
+def _release(session: Session, running: Any, fate: str, max_attempts: int, now: dt.datetime) -> list[ReleasedJob]:
+    released = []
+    for job in session.execute(running.order_by(Job.id).with_for_update(skip_locked=True)).all():
+        error = f"The worker {job.lease_owner} {fate}."
+        state = _end_attempt(session, job, error, max_attempts, now)
+        released.append(ReleasedJob(job.id, job.kind, job.series_pk, state, error))
+    return released
 
 
 def _end_attempt(session: Session, job: Any, error: str, max_attempts: int, now: dt.datetime) -> JobState:

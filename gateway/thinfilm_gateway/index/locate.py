@@ -1,23 +1,26 @@
 """Finds where the instances of a C-GET or C-MOVE request lie (PS3.4 C.4.2.2, C.4.3.2): by unique keys only."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from thinfilm_gateway.archive.objects import ObjectLocation
 from thinfilm_gateway.archive.presence import NamedCopies
 from thinfilm_gateway.index.levels import UNIQUE_KEYS, InvalidIdentifier, Level
-from thinfilm_gateway.index.models import Container, Instance, Patient, Series, Study
+from thinfilm_gateway.index.models import Container, Derivation, Instance, Patient, Series, Study
 from thinfilm_gateway.index.sql import one_of
 from thinfilm_gateway.index.states import InstanceState
 
 
 @dataclass(frozen=True)
 class InstanceLocation:
-    """An instance and where its bytes lie. A QUARANTINED one must not be sent."""
+    """An instance and where its bytes lie. A QUARANTINED one must not be sent.
+
+    is_gone: it is an original that is gone, and nothing is to be sent for it: all but its UID is of the derived object.
+    """
 
     instance_pk: int
     sop_instance_uid: str
@@ -26,12 +29,15 @@ class InstanceLocation:
     series_instance_uid: str
     state: InstanceState
     location: ObjectLocation
+    is_gone: bool = False
 
     @property
     def dataset_bytes(self) -> int:
         """Length of the encoded data set."""
         return self.location.dataset_bytes
 
+
+_IMAGE_KEY = UNIQUE_KEYS[Level.IMAGE]
 
 _COLUMNS: dict[str, Any] = {
     "PatientID": Patient.patient_id,
@@ -48,10 +54,28 @@ def locate(
 
     unique_keys: keyword -> value(s) of PatientID (one value), StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID (each
     one or many). The key of `level` must be there; those of the levels above may be, and restrict; others are ignored.
+    At level IMAGE, an object that was derived from an original that is still served is given too, and for an original
+    that is gone what its rule says: the derived object, or one that is gone.
     limit: the most instances that are returned. Raises InvalidIdentifier.
     """
     wanted = _wanted(level, unique_keys)
-    statement = _SELECT.where(Instance.current).order_by(
+    if level is not Level.IMAGE:
+        return [_location(row) for row in session.execute(_matching(session, wanted, Instance.current).limit(limit))]
+    replaced, gone = _retired(session, wanted[_IMAGE_KEY])
+    unserved = and_(Instance.revision == 1, Instance.sop_instance_uid.in_(_derived_and_unserved()))
+    wanted[_IMAGE_KEY] = [*wanted[_IMAGE_KEY], *replaced]
+    statement = _matching(session, wanted, or_(Instance.current, unserved)).limit(limit)
+    found = [_location(row) for row in session.execute(statement)]
+    if gone:
+        wanted[_IMAGE_KEY] = list(gone)
+        rows = session.execute(_matching(session, wanted, Instance.current).limit(limit))
+        found += [replace(_location(row), sop_instance_uid=gone[row.sop_instance_uid], is_gone=True) for row in rows]
+    return found
+
+
+def _matching(session: Session, wanted: Mapping[str, Sequence[str]], condition: Any) -> Any:
+    """Select the instances under the wanted keys for which the condition holds, in the order of `locate`."""
+    statement = _SELECT.where(condition).order_by(
         Instance.series_pk,
         Instance.instance_number.is_(None),
         Instance.instance_number,
@@ -60,7 +84,27 @@ def locate(
     )
     for keyword, values in wanted.items():
         statement = statement.where(one_of(session, _COLUMNS[keyword], values))
-    return [_location(row) for row in session.execute(statement.limit(limit))]
+    return statement
+
+
+def _derived_and_unserved() -> Any:
+    return select(Derivation.derived_sop_instance_uid).where(
+        Derivation.derived_sop_instance_uid.is_not(None), Derivation.retired_at.is_(None)
+    )
+
+
+def _retired(session: Session, uids: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Look up originals that are gone.
+
+    Returns the UIDs of the derived objects that are sent in their place; and, where nothing is, the UIDs of the
+    originals by those of the derived objects.
+    """
+    statement: Any = select(
+        Derivation.derived_sop_instance_uid, Derivation.original_sop_instance_uid, Derivation.serve
+    ).where(one_of(session, Derivation.original_sop_instance_uid, uids), Derivation.retired_at.is_not(None))
+    rows = session.execute(statement).all()
+    replaced = [derived for derived, _, serve in rows if serve == "derived" and derived not in uids]
+    return replaced, {derived: original for derived, original, serve in rows if serve == "failure"}
 
 
 def locate_instance(session: Session, instance_pk: int) -> InstanceLocation | None:

@@ -255,7 +255,7 @@ class Job(Base):
     )  # fmt: skip
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
-    kind: Mapped[str]  # the function that does it: "compress"
+    kind: Mapped[str]  # the function that does it: "compress", "recompress" or "retire"
     series_pk: Mapped[int | None] = mapped_column(ForeignKey("series.id"))
     queue: Mapped[str]  # compress.cpu or maintenance (dispatch.Broker may send compress.cpu to compress.gpu)
     state: Mapped[JobState]
@@ -290,6 +290,47 @@ class Commitment(Base):
     error: Mapped[str | None]  # one sentence about the last failure
     requested_at: Mapped[dt.datetime]  # or begun anew by `thinfilm retry`
     finished_at: Mapped[dt.datetime | None]
+
+
+class Volume(Base):
+    """A folder of files that the index names, and the mark that lies in it (archive/mark.py)."""
+
+    __tablename__ = "volumes"
+
+    name: Mapped[str] = mapped_column(primary_key=True)  # "spool" or "archive"
+    mark: Mapped[str]
+
+
+class Derivation(Base):
+    """What a lossy rule made of an archived image: the object derived from it, or why it stays lossless.
+
+    The map from original to derived. While the original is kept, it is served; from `retired_at` on, the derived one.
+    """
+
+    __tablename__ = "derivations"
+    __table_args__ = (
+        UniqueConstraint("original_sop_instance_uid", "original_sha256"),
+        Index("ix_derivations_retire", "retire_at", sqlite_where=text("retire_at IS NOT NULL AND retired_at IS NULL"),
+              postgresql_where=text("retire_at IS NOT NULL AND retired_at IS NULL")),
+    )  # fmt: skip
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    series_pk: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    original_sop_instance_uid: Mapped[str]
+    original_sha256: Mapped[str]  # of the encoded data set; empty where only the derived object tells of the original
+    derived_sop_instance_uid: Mapped[str | None] = mapped_column(index=True)  # None: it stays lossless
+    codec: Mapped[str | None]
+    setting: Mapped[str | None]  # "max_error 3"
+    ratio_allocated: Mapped[float | None]  # bits of the samples, as allocated and as stored, to coded bits
+    ratio_stored: Mapped[float | None]
+    max_error: Mapped[int | None]  # of all samples of its stack, in stored values
+    rmse: Mapped[float | None]
+    guarded: Mapped[str | None]  # JSON: the guard's errors of a frame, ours and the reference's
+    reason: Mapped[str]  # one sentence, of the guard or on why it stays lossless
+    serve: Mapped[str]  # "derived" or "failure": what a request for the original's UID gets once that is gone
+    decided_at: Mapped[dt.datetime]
+    retire_at: Mapped[dt.datetime | None]  # from here on the original may go; None: it stays
+    retired_at: Mapped[dt.datetime | None]  # since when the original is gone
 
 
 class AuditEvent(Base):

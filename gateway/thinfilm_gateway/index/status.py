@@ -4,11 +4,22 @@ import datetime as dt
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from thinfilm_gateway.index.duplicates import CONTENT_CONFLICT, RELATIONAL_MISMATCH
-from thinfilm_gateway.index.models import AuditEvent, Commitment, Container, Instance, Job, Patient, Series, Study
+from thinfilm_gateway.index.jobs import count_due
+from thinfilm_gateway.index.models import (
+    AuditEvent,
+    Commitment,
+    Container,
+    Derivation,
+    Instance,
+    Job,
+    Patient,
+    Series,
+    Study,
+)
 from thinfilm_gateway.index.states import CommitmentState, InstanceState, JobState
 
 
@@ -16,9 +27,10 @@ from thinfilm_gateway.index.states import CommitmentState, InstanceState, JobSta
 class Summary:
     """Numbers of rows and bytes.
 
-    conflicts: further revisions that are kept but not served; they are instances too. received_bytes: of all data sets.
+    conflicts: further revisions that are kept but not served; they are instances too. lossy: images of which a derived
+    object is kept. retired: those of them whose original is gone. received_bytes: of all data sets.
     container_bytes: of all containers. waiting_bytes: data sets that are not in a container.
-    oldest_due: since when the job that has waited the longest is due.
+    jobs_due: those that wait and could be done now. oldest_due: since when the first of them could.
     """
 
     patients: int
@@ -26,6 +38,8 @@ class Summary:
     series: int
     instances: int
     conflicts: int
+    lossy: int
+    retired: int
     received: int
     archived: int
     as_received: int
@@ -35,6 +49,7 @@ class Summary:
     containers: int
     container_bytes: int
     jobs_waiting: int
+    jobs_due: int
     jobs_running: int
     jobs_failed: int
     commitments_waiting: int
@@ -72,7 +87,7 @@ def summary(session: Session, now: dt.datetime | None = None) -> Summary:
         select(
             Instance.state,
             func.count(),
-            func.count().filter(Instance.current.is_(False)),
+            func.count().filter(_is_conflict()),
             func.coalesce(func.sum(Instance.dataset_bytes), 0),
             func.coalesce(func.sum(Instance.dataset_bytes).filter(Instance.container_pk.is_(None)), 0),
         ).group_by(Instance.state)
@@ -84,12 +99,17 @@ def summary(session: Session, now: dt.datetime | None = None) -> Summary:
     containers, container_bytes = session.execute(
         select(func.count(), func.coalesce(func.sum(Container.size_bytes), 0)).select_from(Container)
     ).one()
+    lossy, retired = session.execute(
+        select(func.count(Derivation.derived_sop_instance_uid), func.count(Derivation.retired_at))
+    ).one()
     return Summary(
         patients=_count(session, Patient),
         studies=_count(session, Study),
         series=_count(session, Series),
         instances=sum(states.values()),
         conflicts=sum(row[2] for row in instances),
+        lossy=lossy,
+        retired=retired,
         received=states.get(InstanceState.RECEIVED, 0),
         archived=states.get(InstanceState.ARCHIVED, 0),
         as_received=states.get(InstanceState.AS_RECEIVED, 0),
@@ -99,6 +119,7 @@ def summary(session: Session, now: dt.datetime | None = None) -> Summary:
         containers=containers,
         container_bytes=int(container_bytes),
         jobs_waiting=jobs.get(JobState.WAITING, 0),
+        jobs_due=count_due(session, now),
         jobs_running=jobs.get(JobState.RUNNING, 0),
         jobs_failed=jobs.get(JobState.FAILED, 0),
         commitments_waiting=sum(
@@ -123,7 +144,7 @@ def problems(session: Session, limit: int = 100) -> list[Problem]:
     for kind, condition, event_kinds in (
         ("as_received", Instance.state == InstanceState.AS_RECEIVED, ("left_as_received",)),
         ("quarantined", Instance.state == InstanceState.QUARANTINED, ("quarantined",)),
-        ("conflict", Instance.current.is_(False), (CONTENT_CONFLICT, RELATIONAL_MISMATCH)),
+        ("conflict", _is_conflict(), (CONTENT_CONFLICT, RELATIONAL_MISMATCH)),
     ):
         detail = (
             select(AuditEvent.detail)
@@ -135,6 +156,12 @@ def problems(session: Session, limit: int = 100) -> list[Problem]:
         rows = select(Instance.sop_instance_uid, detail).where(condition).order_by(Instance.id.desc()).limit(limit)
         found += [Problem(kind, uid, reason or "") for uid, reason in session.execute(rows)]
     return found
+
+
+def _is_conflict() -> Any:
+    """Return the condition that an instance is a further revision, not one derived from an original that is served."""
+    derived = select(Derivation.derived_sop_instance_uid).where(Derivation.derived_sop_instance_uid.is_not(None))
+    return and_(Instance.current.is_(False), Instance.sop_instance_uid.not_in(derived))
 
 
 def _count(session: Session, model: type[Patient] | type[Study] | type[Series]) -> int:

@@ -1,12 +1,15 @@
 """How pixels are treated where nothing may be lost: which codecs are measured, and how hard they try."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thinfilm_codecs import registry
 from thinfilm_codecs.codec import Codec
 
 DEVICES = ("cpu", "cuda")
+
+LIGHT = ("jpegls", "zstd", "raw")
+"""Codecs that fit nothing: they need little time, and little memory above that of the pixels."""
 
 
 class UnknownTreatment(Exception):
@@ -24,6 +27,35 @@ class Treatment:
     def candidates(self) -> tuple[Codec, ...]:
         """Return the codecs to measure, tuned."""
         return tuple(registry.get(codec_id, self.preset, self.device) for codec_id in self.codecs)
+
+
+def easier(treatment: Treatment, steps: int) -> Treatment:
+    """Return the treatment so many steps down: a faster preset each, and JPEG-LS alone below the fastest.
+
+    One of light codecs only is as easy as it gets.
+    """
+    if steps == 0 or set(treatment.codecs) <= set(LIGHT):
+        return treatment
+    lower = registry.PRESETS.index(treatment.preset) - steps
+    return replace(treatment, preset=registry.PRESETS[lower]) if lower >= 0 else Treatment(LIGHT[:1])
+
+
+def backlog_steps(due: int, limit: int) -> int:
+    """Return how many steps down the treatment goes while so many jobs are due.
+
+    None up to `limit`, one above it, one more with each doubling.
+    """
+    return 0 if due <= limit else (due // limit).bit_length()
+
+
+def hurry(due: int, limit: int) -> str | None:
+    """Return the sentence that tells people of the backlog, None while there is none."""
+    if not backlog_steps(due, limit):
+        return None
+    return (
+        f"Series are compressed with less effort, since {due} jobs are due and backlog_jobs is {limit}; "
+        "it returns by itself, or add workers."
+    )
 
 
 def treatment(codec_ids: Sequence[str], preset: str = registry.DEFAULT_PRESET, device: str = DEVICES[0]) -> Treatment:

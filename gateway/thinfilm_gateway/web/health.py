@@ -13,9 +13,12 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_gateway import data_folder
+from thinfilm_gateway.accepting import Patience
 from thinfilm_gateway.config import Settings
-from thinfilm_gateway.index import status
+from thinfilm_gateway.index import status, volumes
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.volumes import KnownVolumes
+from thinfilm_gateway.policy import lossless
 
 log = structlog.get_logger()
 
@@ -44,7 +47,7 @@ class HealthPage:
         class Handler(_Handler):
             examine = staticmethod(report)
 
-        self._server = ThreadingHTTPServer((settings.http_host, settings.http_port), Handler)
+        self._server = _Server((settings.http_host, settings.http_port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="health page", daemon=True)
 
@@ -69,32 +72,44 @@ def examine(settings: Settings, database: Database, processes: Processes) -> tup
     """Return the HTTP status and the document of /health.
 
     `status` is "down" (503) without index or receiver; "degraded" (200) where C-STORE is refused, nothing is
-    compressed, a process is missing or something needs a hand; else "ok". What is kept can be retrieved while it is
-    degraded, hence the 200.
+    compressed, a disk is nearly full, a process is missing or something needs a hand; else "ok". What is kept can be
+    retrieved while it is degraded, hence the 200.
     """
     document: dict[str, Any] = {"status": "ok", "ae_title": settings.ae_title, "dicom_port": settings.dicom_port}
     document["processes"] = asdict(processes)
-    room = data_folder.room(settings)
-    document["free_bytes"] = room.free_bytes
     try:
         with database.reading() as session:
             summary = status.summary(session)
+            known = volumes.known(session)
     except SQLAlchemyError as error:
         log.warning("index_away", error=" ".join(str(error).split())[:200])
+        document["free_bytes"] = data_folder.room(settings, KnownVolumes()).free_bytes
         return HTTPStatus.SERVICE_UNAVAILABLE, document | {"status": "down", "reason": "the index does not answer"}
-    document |= summary.to_json()
+    room = data_folder.room(settings, known)
+    document["free_bytes"] = room.free_bytes
+    document |= summary.to_json() | {"hurry": lossless.hurry(summary.jobs_due, settings.backlog_jobs)}
     if processes.receivers_alive == 0:
         return HTTPStatus.SERVICE_UNAVAILABLE, document | {"status": "down", "reason": "no receiver lives"}
-    if room.refusal:
-        return HTTPStatus.OK, document | {"status": "degraded", "reason": room.refusal}
-    if room.obstacle:
-        return HTTPStatus.OK, document | {"status": "degraded", "reason": room.obstacle}
+    if reason := room.refusal or room.obstacle or room.warning:
+        return HTTPStatus.OK, document | {"status": "degraded", "reason": reason}
     missing = processes.receivers_alive < processes.receivers or processes.workers_alive < processes.workers
     if missing:
         return HTTPStatus.OK, document | {"status": "degraded", "reason": "a process has died and is being restarted"}
     if summary.needs_a_hand:
         return HTTPStatus.OK, document | {"status": "degraded", "reason": "see `thinfilm status`"}
     return HTTPStatus.OK, document
+
+
+class _Server(ThreadingHTTPServer):
+    """A thread for each request; waits for descriptors where none is left."""
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._patience = Patience()
+        super().__init__(address, handler)
+
+    def get_request(self) -> Any:
+        """Accept a connection."""
+        return self._patience.accept(super().get_request)
 
 
 class _Handler(BaseHTTPRequestHandler):

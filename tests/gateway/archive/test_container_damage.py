@@ -1,5 +1,6 @@
 """Whatever happens to the bytes of a container, it gives the original bytes or says that it cannot."""
 
+import hashlib
 import json
 import tracemalloc
 from pathlib import Path
@@ -33,6 +34,7 @@ from thinfilm_gateway.archive.container.pack import Source, pack
 from thinfilm_gateway.archive.container.reader import sections
 
 MIB = 1024 * 1024
+CORPUS = sorted((Path(__file__).parents[2] / "corpus" / "containers").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +129,17 @@ def test_a_lost_footer_loses_nothing(packed: bytes, files: list[bytes]) -> None:
 def test_what_is_no_container_is_refused(data: bytes) -> None:
     with pytest.raises(DamagedContainer):
         open_bytes(data)
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_a_container_that_once_was_damaged_gives_only_what_its_manifest_promises(path: Path) -> None:
+    data = path.read_bytes()
+    try:
+        contents, entries = read_all(data), open_bytes(data).entries
+    except DamagedContainer:
+        return
+    for content, entry in zip(contents, entries, strict=True):
+        assert content is None or hashlib.sha256(content).hexdigest() == entry.sha256
 
 
 @settings(max_examples=200, deadline=None)

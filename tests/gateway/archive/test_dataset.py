@@ -47,6 +47,7 @@ from thinfilm_gateway.archive.values import integer, numbers, text
 
 EXPLICIT = Syntax()
 IMPLICIT = Syntax(implicit=True)
+CORPUS = sorted((Path(__file__).parents[2] / "corpus" / "data_sets").iterdir())
 TRUNCATED_FILES = ("rtplan_truncated.dcm", "MR_truncated.dcm")
 
 sets_of_each_kind = pytest.mark.parametrize("name", one_of_each())
@@ -83,6 +84,15 @@ def test_a_consistent_data_set_is_outlined_however_odd_its_values(data_set: Enco
 def test_a_damaged_data_set_is_outlined_or_refused_with_a_sentence(data_set: EncodedDataSet) -> None:
     try:
         read_everything(data_set)
+    except UnreadableDataSet as error:
+        assert str(error).endswith(".")  # noqa: PT017
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_a_data_set_that_once_was_damaged_is_outlined_or_refused_with_a_sentence(path: Path) -> None:
+    transfer_syntax_uid = path.stem.rpartition("-")[2]
+    try:
+        read_everything(EncodedDataSet(path.read_bytes(), transfer_syntax_uid, CT_IMAGE, "1.2.3"))
     except UnreadableDataSet as error:
         assert str(error).endswith(".")  # noqa: PT017
 

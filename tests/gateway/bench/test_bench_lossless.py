@@ -26,14 +26,15 @@ from support.datasets import (
 from thinfilm_codecs.blocks import BlockLayout, FrameAxis, PixelBlock
 from thinfilm_gateway import cli
 from thinfilm_gateway.bench import memory, scaling
+from thinfilm_gateway.bench.entrant import Coded, Entrant
 from thinfilm_gateway.bench.lossless import entrants, measure, noise, plot, run
-from thinfilm_gateway.bench.lossless.entrant import Coded, Entrant
 from thinfilm_gateway.bench.lossless.entrants import Identity, UnknownEntrant
 from thinfilm_gateway.bench.lossless.figures import Figures
 from thinfilm_gateway.bench.lossless.measure import Measurement, Verdict
 from thinfilm_gateway.bench.lossless.rows import Row
-from thinfilm_gateway.bench.lossless.series import FileStack, NothingToMeasure, Series, find
 from thinfilm_gateway.bench.lossless.summary import summarise
+from thinfilm_gateway.bench.processes import OneCore
+from thinfilm_gateway.bench.series import FileStack, NothingToMeasure, Series, find
 from thinfilm_gateway.commands.errors import CommandError
 
 QUIET = Console(quiet=True)
@@ -214,9 +215,9 @@ def test_a_codec_that_ends_its_process_has_failed_and_the_next_is_measured(tmp_p
             return os._exit, (3,)
 
     ct_series(1, 16)[0].write(tmp_path / "data" / "1.dcm")
-    with run._Measurer() as measurer:
-        assert measurer.measure(Deadly(), "zstd").verdict is Verdict.FAILED
-        assert measurer.measure(found_below(tmp_path / "data")["data"], "zstd").verdict is Verdict.EXACT
+    with OneCore() as core:
+        assert run._measured(core, Deadly(), "zstd").verdict is Verdict.FAILED
+        assert run._measured(core, found_below(tmp_path / "data")["data"], "zstd").verdict is Verdict.EXACT
 
 
 def test_a_peer_that_is_not_installed_says_how_to_get_it_and_the_run_goes_on(tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ from support.servers import free_port
 from thinfilm_gateway.archive import part10
 from thinfilm_gateway.archive.transcode import to_native
 from thinfilm_gateway.dimse import status
-from thinfilm_gateway.index.models import AuditEvent
+from thinfilm_gateway.index.models import AuditEvent, Derivation
 from thinfilm_gateway.index.states import InstanceState
 
 STUDY_UID = str(patient()["StudyInstanceUID"])
@@ -451,6 +451,34 @@ def test_a_damaged_object_is_failed_audited_and_quarantined_and_never_sent(tmp_p
             assert came(got) == {uid: raw for uid, raw in datasets(CT).items() if uid != instance.sop_instance_uid}
         assert running.instances()[2].state is InstanceState.QUARANTINED
         assert audits(running) == [("quarantined", instance.sop_instance_uid)]
+
+
+@pytest.mark.parametrize("serve", ["derived", "failure"])
+def test_for_an_original_that_is_gone_the_derived_object_goes_or_a_failure_comes(tmp_path: Path, serve: str):
+    with gateway(tmp_path) as running:
+        derived = running.instances()[2]
+        gone = Derivation(
+            series_pk=derived.series_pk,
+            original_sop_instance_uid="2.25.99",
+            original_sha256="",
+            derived_sop_instance_uid=derived.sop_instance_uid,
+            reason="",
+            serve=serve,
+            decided_at=derived.received_at,
+            retired_at=derived.received_at,
+        )
+        with running.database.session() as session:
+            session.add(gone)
+        keys = {"StudyInstanceUID": STUDY_UID, "SeriesInstanceUID": series_uid(CT[0]), "SOPInstanceUID": "2.25.99"}
+        got = get(running.port, identifier("IMAGE", **keys), CT_AS_RECEIVED)
+        if serve == "derived":
+            assert got.counts == (None, 1, 0, 0)
+            assert [one.sop_instance_uid for one in got.received] == [derived.sop_instance_uid]
+        else:
+            assert got.counts == (None, 0, 1, 0)
+            assert got.failed_uids == ["2.25.99"]
+            assert got.received == []
+        assert len(came(get(running.port, STUDY, CT_AS_RECEIVED))) == len(CT)
 
 
 @pytest.mark.parametrize("place", ["spool", "archive"])

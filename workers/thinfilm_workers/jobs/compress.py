@@ -1,24 +1,25 @@
 """Compress a series: pack, store, read back, prove, and only then let the index point at the container."""
 
-import os
+import errno
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import structlog
 from sqlalchemy.orm import Session
 
-from thinfilm_gateway.archive.container.format import DamagedContainer
+from thinfilm_gateway import data_folder
 from thinfilm_gateway.archive.container.pack import Source, pack
-from thinfilm_gateway.archive.container.reader import open_container
 from thinfilm_gateway.archive.container.report import PackReport
 from thinfilm_gateway.archive.store import new_key
 from thinfilm_gateway.config import GIB
-from thinfilm_gateway.index import archiving, audit
+from thinfilm_gateway.index import archiving, audit, volumes
 from thinfilm_gateway.index.archiving import PendingInstance, Placement
 from thinfilm_gateway.index.jobs import ClaimedJob
 from thinfilm_workers.context import Context
+from thinfilm_workers.effort import Effort, effort
 from thinfilm_workers.lease import Lease, LeaseLost
-from thinfilm_workers.proof import container_damage, spool_damage
+from thinfilm_workers.proof import NotProven, prove, spool_damage
 
 log = structlog.get_logger()
 
@@ -26,10 +27,6 @@ PORTION_BYTES = 2 * GIB  # raw bytes of one container, unless a single object ha
 PORTION_INSTANCES = 4096
 
 _UID = re.compile(r"[0-9][0-9.]{0,63}")
-
-
-class NotProven(Exception):
-    """What was read back from storage is not what was received."""
 
 
 def compress_series(context: Context, job: ClaimedJob, lease: Lease) -> None:
@@ -40,13 +37,25 @@ def compress_series(context: Context, job: ClaimedJob, lease: Lease) -> None:
     files and database raise. What was committed before stays; a further run does what is left.
     """
     for portion in portions(_pending(context, job)):
+        check_archive(context)
         if sound := _without_damaged(context, portion, lease):
-            _archive(context, sound, lease)
+            _archive(context, sound, effort(context, job), lease)
 
 
-def portions(instances: Iterable[PendingInstance]) -> Iterator[list[PendingInstance]]:
+class Sized(Protocol):
+    """An instance whose data set has so many bytes."""
+
+    @property
+    def dataset_bytes(self) -> int:
+        """Length of the encoded data set."""
+
+
+_Instance = TypeVar("_Instance", bound=Sized)
+
+
+def portions(instances: Iterable[_Instance]) -> Iterator[list[_Instance]]:
     """Part instances, in their order, into those that share one container."""
-    portion: list[PendingInstance] = []
+    portion: list[_Instance] = []
     raw_bytes = 0
     for instance in instances:
         if portion and (raw_bytes + instance.dataset_bytes > PORTION_BYTES or len(portion) == PORTION_INSTANCES):
@@ -64,6 +73,15 @@ def _pending(context: Context, job: ClaimedJob) -> list[PendingInstance]:
         return archiving.pending(session, job.series_pk)
 
 
+def check_archive(context: Context) -> None:
+    """See that the archive is there and not full, before anything is done for it. Raises StorageAway, OSError."""
+    context.store.check()
+    with context.database.reading() as session:
+        container_bytes = volumes.container_bytes(session)
+    if full := data_folder.archive_is_full(context.settings, context.settings.archive_dir, container_bytes):
+        raise OSError(errno.ENOSPC, f"The archive is full: {full}")
+
+
 def _without_damaged(context: Context, portion: Sequence[PendingInstance], lease: Lease) -> list[PendingInstance]:
     """Quarantine the instances whose spool file is damaged; return the others."""
     sound = []
@@ -79,7 +97,7 @@ def _without_damaged(context: Context, portion: Sequence[PendingInstance], lease
     return sound
 
 
-def _archive(context: Context, instances: Sequence[PendingInstance], lease: Lease) -> None:
+def _archive(context: Context, instances: Sequence[PendingInstance], effort: Effort, lease: Lease) -> None:
     """Bring instances into one new container, unless another run was faster with all of them."""
     key = new_key()
     packed = context.work_dir / key.rpartition("/")[2]
@@ -88,13 +106,13 @@ def _archive(context: Context, instances: Sequence[PendingInstance], lease: Leas
         for instance, name in zip(instances, _names(instances), strict=True)
     ]
     try:
-        report = pack(sources, packed, context.treatment, lambda count: lease.check(), len(os.sched_getaffinity(0)))
+        report = pack(sources, packed, effort.treatment, lambda count: lease.check(), effort.threads)
         lease.check()
         context.store.put(key, packed)
     finally:
         packed.unlink(missing_ok=True)
     try:
-        _prove(context, key, instances, lease)
+        prove(context, key, [instance.sha256 for instance in instances], lease)
         with context.database.session() as session:
             lease.confirm(session)
             taken = _record(session, key, instances, report)
@@ -121,22 +139,6 @@ def _names(instances: Sequence[PendingInstance]) -> Iterator[str]:
 def _note(context: Context, kind: str, sentence: str) -> None:
     with context.database.session() as session:
         audit.record(session, kind, detail=sentence)
-
-
-def _prove(context: Context, key: str, instances: Sequence[PendingInstance], lease: Lease) -> None:
-    """Decode every entry from what the store gives back and compare it with what was received. Raises NotProven."""
-    try:
-        with context.store.open(key) as reader:
-            container = open_container(reader, key)
-            if len(container.entries) != len(instances):
-                raise NotProven("The container does not have an entry for each instance.")
-            for entry in container.each(container.reading_order()):
-                lease.check()
-                damage = container_damage(container, entry, instances[entry].sha256)
-                if damage:
-                    raise NotProven(f"{instances[entry].sop_instance_uid} did not read back: {damage}")
-    except (DamagedContainer, OSError) as error:
-        raise NotProven(f"The container cannot be read back: {error}") from error
 
 
 def _record(session: Session, key: str, instances: Sequence[PendingInstance], report: PackReport) -> list[int]:

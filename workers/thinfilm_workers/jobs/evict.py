@@ -45,10 +45,12 @@ def evict(context: Context) -> int:
 def _missing_space(context: Context) -> int:
     """Return how many bytes must be freed for the receivers to go on until the next run.
 
-    That is a quarter more than the limit below which they refuse objects.
+    That is a quarter more than the limit below which they refuse objects, and an eighth of the spool's quota.
     """
     minimum = context.settings.minimum_free_bytes
-    return minimum + minimum // 4 - context.spool.free_bytes()
+    missing = minimum + minimum // 4 - context.spool.free_bytes()
+    quota = context.settings.spool_quota_bytes
+    return missing if quota is None else max(missing, context.spool.used_bytes() - (quota - quota // 8))
 
 
 def _enough(copies: list[CachedCopy], excess: int) -> list[CachedCopy]:

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import Container, open_container
-from thinfilm_gateway.archive.store import check_mounted
 from thinfilm_gateway.index import archiving, cache, holdings
 from thinfilm_gateway.index.holdings import HeldContainer, HeldInstance
 from thinfilm_gateway.index.states import InstanceState
@@ -124,7 +123,7 @@ class _Scrub:
                 damages = opened.verify()
                 lost = {held for held in instances if _is_lost(opened, held, bool(damages))}
         except FileNotFoundError:
-            check_mounted(self._context.store.keys(), "archive")
+            self._context.store.check_mounted()
             return ["It is missing."], instances
         except DamagedContainer as error:
             return [str(error)], instances

@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import itertools
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 
@@ -13,12 +14,12 @@ from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import open_container
 from thinfilm_gateway.archive.presence import Presence
 from thinfilm_gateway.dispatch import Broker, send_due
-from thinfilm_gateway.index import archiving, commitments, holdings, jobs
+from thinfilm_gateway.index import archiving, clock, commitments, holdings, jobs
 from thinfilm_gateway.index.holdings import HeldContainer
 from thinfilm_gateway.index.ingest import Outcome, Received, register, register_all
-from thinfilm_gateway.index.states import JobState
 from thinfilm_workers.context import Context
 from thinfilm_workers.receipt import DAMAGED, NotReceived, read_spooled
+from thinfilm_workers.runner import record_released
 
 log = structlog.get_logger()
 
@@ -29,11 +30,12 @@ GRACE = dt.timedelta(days=1)
 def sweep(context: Context) -> None:
     """Free expired leases, and see that all that waits has a job and the broker knows of it. Cheap: run it often."""
     now = dt.datetime.now(dt.UTC)
+    lease = dt.timedelta(seconds=context.settings.job_lease_seconds)
+    quiet = dt.timedelta(seconds=context.settings.series_quiet_seconds)
     with context.database.session() as session:
-        for job in jobs.release_expired(session, context.settings.max_attempts):
-            log.warning("lease_expired", job=job.id, state=job.state.value)
-            if job.state is JobState.FAILED and job.series_pk is not None:
-                archiving.give_up(session, job.series_pk, job.error)
+        if pulled_back := clock.pull_back(session, lease, quiet, now):
+            log.warning("clock_was_set_back", rows=pulled_back, mend="Let NTP keep the clocks of all hosts.")
+        record_released(session, jobs.release_expired(session, context.settings.max_attempts))
         if orphans := holdings.request_missing_jobs(session, now):
             log.warning("jobs_missing", series=orphans)
     if context.settings.broker_url:
@@ -71,7 +73,7 @@ def tidy(context: Context, grace: dt.timedelta = GRACE) -> None:
     for file in context.work_dir.iterdir():
         with _one_at_a_time("temporary file", file.name):
             if file.stat().st_mtime < limit:
-                file.unlink()
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
                 log.info("temporary_file_removed", name=file.name)
 
 

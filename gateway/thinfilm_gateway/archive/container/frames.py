@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from thinfilm_codecs.blocks import PixelBlock
+from thinfilm_codecs.blocks import BlockLayout, PixelBlock
 from thinfilm_codecs.codec import Codec
 from thinfilm_codecs.errors import UnsupportedPixels
 from thinfilm_codecs.lossless import search
@@ -45,6 +45,17 @@ class PreparedStack:
         """Return the same without the codecs that need parameters."""
         tiers = (tuple(codec for codec in tier if not self.parameters[codec.codec_id]) for tier in self.tiers)
         return replace(self, tiers=tuple(filter(None, tiers)))
+
+
+@dataclass(frozen=True)
+class ReadyStack:
+    """A stack whose streams were made before, by one codec: those of groups of `frames_per_group` frames, in order."""
+
+    layout: BlockLayout
+    codec_id: str
+    parameters: bytes
+    streams: tuple[bytes, ...]
+    frames_per_group: int
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,17 @@ def write_stack(
     writer.rewind(start)
     again, _ = _write(prepared.without_parameters(), writer, pool, progress)
     return WrittenStack(again.stack, tuple(dict.fromkeys(written.failures + again.failures)))
+
+
+def write_ready(ready: ReadyStack, writer: ContainerWriter) -> Stack:
+    """Write streams that were made before, as they are."""
+    parameters = writer.append(PARAMETERS, ready.parameters) if ready.parameters else None
+    firsts = range(0, ready.layout.frames, ready.frames_per_group)
+    groups = (
+        FrameGroup(writer.append(FRAMES, stream), 0, min(ready.frames_per_group, ready.layout.frames - first))
+        for first, stream in zip(firsts, ready.streams, strict=True)
+    )
+    return Stack(ready.layout, (StackCodec(ready.codec_id, parameters),), tuple(groups))
 
 
 def _write(

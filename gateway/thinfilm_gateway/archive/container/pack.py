@@ -29,7 +29,7 @@ from thinfilm_gateway.archive.container.format import (
     frame_run,
     scan_run,
 )
-from thinfilm_gateway.archive.container.frames import PreparedStack, prepare_stack, write_stack
+from thinfilm_gateway.archive.container.frames import PreparedStack, ReadyStack, prepare_stack, write_ready, write_stack
 from thinfilm_gateway.archive.container.literals import LiteralWriter
 from thinfilm_gateway.archive.container.order import FrameSlice, SourceFrames, StackPlan, plan
 from thinfilm_gateway.archive.container.report import PackedEntry, PackReport, frame_codecs, series_rows, stored_shares
@@ -55,12 +55,25 @@ class Source:
     name: str
 
 
+@dataclass(frozen=True)
+class ReadyFrames:
+    """Frames whose streams were made before: slices of the sources, in order, and their stack.
+
+    The streams must decode to the very samples of the sources; the packer does not try. seconds: what coding took.
+    """
+
+    slices: tuple[FrameSlice, ...]
+    stack: ReadyStack
+    seconds: float
+
+
 def pack(
     sources: Sequence[Source],
     destination: Path,
     treatment: Treatment,
     progress: Callable[[int], None] | None = None,
     threads: int = 1,
+    ready: Sequence[ReadyFrames] = (),
 ) -> PackReport:
     """Pack files into the container `destination`, which is on the disk, whole, on return; on failure nothing is left.
 
@@ -68,6 +81,7 @@ def pack(
     treatment: the codecs to measure, and how hard they try; zstd and raw take what they cannot keep.
     progress: is told how many more bytes of the sources were packed.
     threads: groups of frames that are coded, or stacks that are fitted, at a time.
+    ready: streams for all frames of some sources, whose number is their place in `sources`; other frames are coded.
     Raises CannotPack for no files, names that collide or escape, and files that change meanwhile; OSError.
     """
     if not sources:
@@ -79,7 +93,9 @@ def pack(
     part = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.part")
     try:
         with part.open("xb") as file, ThreadPoolExecutor(threads) as pool:
-            report = _Packer(ContainerWriter(file), treatment, progress or (lambda count: None), pool).pack(sources)
+            report = _Packer(ContainerWriter(file), treatment, progress or (lambda count: None), pool).pack(
+                sources, ready
+            )
         sync(part)
         part.rename(destination)
         sync(destination.parent)
@@ -149,11 +165,14 @@ class _Packer:
         self._opening = threading.Lock()
         self._reopened: tuple[int, SourcePixels] | None = None
 
-    def pack(self, sources: Sequence[Source]) -> PackReport:
+    def pack(self, sources: Sequence[Source], ready: Sequence[ReadyFrames]) -> PackReport:
         for source in sources:
             self._keep_literals(source, survey(source.path))
         literals = self._literals.finish()
-        plans = plan(self._frames)
+        for frames in ready:
+            self._keep_ready(frames)
+        coded = {piece.source for frames in ready for piece in frames.slices}
+        plans = plan([frames for frames in self._frames if frames.source not in coded])
         prepared = in_order(self._pool, self._prepare, plans, lambda each: each.layout.nbytes, _AHEAD_BYTES)
         for stack_plan, stack in zip(plans, prepared, strict=True):
             self._keep_frames(stack_plan, stack)
@@ -205,22 +224,29 @@ class _Packer:
             block = self._block(stack_plan)
         return prepare_stack(block, self._candidates)
 
+    def _keep_ready(self, ready: ReadyFrames) -> None:
+        """Write streams that were made before and tell their sources where their frames lie."""
+        self._progress(self._place_frames(ready.slices, ready.stack.layout))
+        self._stacks.append(write_ready(ready.stack, self._writer))
+        self._stack_seconds.append(ready.seconds)
+
     def _keep_frames(self, stack_plan: StackPlan, prepared: PreparedStack) -> None:
         """Code a stack and tell its sources where their frames lie."""
         begin = time.perf_counter()
-        progress = self._frame_progress(self._place_frames(stack_plan), stack_plan.layout.frames)
+        placed = self._place_frames(stack_plan.slices, stack_plan.layout)
+        progress = self._frame_progress(placed, stack_plan.layout.frames)
         written = write_stack(prepared, self._writer, self._pool, progress)
         first = self._drafts[stack_plan.slices[0].source].source.name
         self._failures.extend(f"The frames of {first} and its like: {failure}" for failure in written.failures)
         self._stacks.append(written.stack)
         self._stack_seconds.append(prepared.seconds + time.perf_counter() - begin)
 
-    def _place_frames(self, stack_plan: StackPlan) -> int:
+    def _place_frames(self, slices: Sequence[FrameSlice], layout: BlockLayout) -> int:
         """Tell the sources of the next stack where their frames lie; return the bytes of the files that these are."""
         first = file_bytes = 0
-        for piece in stack_plan.slices:
+        for piece in slices:
             draft = self._drafts[piece.source]
-            file_bytes += draft.add_frames(len(self._stacks), stack_plan.layout, first, piece)
+            file_bytes += draft.add_frames(len(self._stacks), layout, first, piece)
             first += piece.count
         return file_bytes
 

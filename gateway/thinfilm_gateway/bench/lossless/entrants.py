@@ -2,15 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import process_time
-
-import numpy as np
 
 from thinfilm_codecs import registry
-from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
-from thinfilm_codecs.codec import Codec
-from thinfilm_codecs.errors import UnsupportedPixels
-from thinfilm_gateway.bench.lossless.entrant import Coded, Entrant
+from thinfilm_gateway.bench.entrant import Entrant, Own
 from thinfilm_gateway.bench.lossless.ladder import Ladder
 from thinfilm_gateway.bench.lossless.peers import HighThroughputJpeg2000, JpegLs, JpegXl, Tomoz
 
@@ -27,35 +21,6 @@ class Identity:
 
 class UnknownEntrant(Exception):
     """A name that is no codec's; the message is one sentence."""
-
-
-class Own(Entrant):
-    """A codec of Thinfilm as the gateway uses it: parameters once a stack, groups of frames apart."""
-
-    def __init__(self, codec: Codec) -> None:
-        self._codec = codec
-
-    def encode(self, stack: PixelBlock) -> Coded:
-        """Prepare the stack and code its groups. Raises UnsupportedPixels."""
-        layout = stack.layout
-        if not self._codec.supports(layout):
-            raise UnsupportedPixels(f"{self._codec.codec_id} does not take blocks of shape {layout.shape}.")
-        begin = process_time()
-        parameters = self._codec.prepare(stack)
-        fitting_seconds = process_time() - begin
-        step = self._codec.frames_per_group(layout)
-        groups = [stack.frames(first, step) for first in range(0, layout.frames, step)]
-        streams = [self._codec.encode(group, parameters) for group in groups]
-        return Coded((parameters, step, streams), len(parameters) + sum(map(len, streams)), fitting_seconds)
-
-    def decode(self, coded: Coded, layout: BlockLayout) -> SampleArray:
-        """Decode all groups."""
-        parameters, step, streams = coded.payload
-        samples = np.empty(layout.shape, layout.dtype)
-        for number, stream in enumerate(streams):
-            target = samples[number * step : (number + 1) * step]
-            target[...] = self._codec.decode(stream, layout.with_frames(len(target)), parameters)
-        return samples
 
 
 _OTHERS: dict[str, tuple[Identity, Callable[[], Entrant]]] = {

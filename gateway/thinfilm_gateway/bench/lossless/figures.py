@@ -10,8 +10,8 @@ from rich.text import Text
 
 from thinfilm_gateway.bench.lossless.measure import Verdict
 from thinfilm_gateway.bench.lossless.rows import Row
-from thinfilm_gateway.bench.lossless.series import Skipped
 from thinfilm_gateway.bench.lossless.summary import ALL, REFERENCES, Ratio, Summary
+from thinfilm_gateway.bench.series import Skipped
 
 _CODEC_COLUMN = 7  # width, so that the names of many codecs fit beside each other
 

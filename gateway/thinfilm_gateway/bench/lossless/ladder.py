@@ -13,7 +13,7 @@ from thinfilm_gateway.archive.container.format import SECTION_HEADER_BYTES, Sect
 from thinfilm_gateway.archive.container.frames import prepare_stack, write_stack
 from thinfilm_gateway.archive.container.report import stack_bytes
 from thinfilm_gateway.archive.container.writer import ContainerWriter
-from thinfilm_gateway.bench.lossless.entrant import Coded, Entrant
+from thinfilm_gateway.bench.entrant import Coded, Entrant
 from thinfilm_gateway.policy.lossless import treatment
 
 

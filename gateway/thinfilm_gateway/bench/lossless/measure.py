@@ -9,9 +9,9 @@ import numpy as np
 
 from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_codecs.errors import UnsupportedPixels
+from thinfilm_gateway.bench.entrant import Entrant, NotInstalled
 from thinfilm_gateway.bench.lossless import entrants, noise
-from thinfilm_gateway.bench.lossless.entrant import Entrant, NotInstalled
-from thinfilm_gateway.bench.lossless.series import FileStack, Series
+from thinfilm_gateway.bench.series import FileStack, Series
 
 
 class Verdict(enum.Enum):

@@ -10,7 +10,7 @@ from jpeg_ls import CharLS
 
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_codecs.errors import UnsupportedPixels
-from thinfilm_gateway.bench.lossless.entrant import Coded, Entrant, NotInstalled
+from thinfilm_gateway.bench.entrant import Coded, Entrant, NotInstalled
 
 _MOST_BITS = 16
 

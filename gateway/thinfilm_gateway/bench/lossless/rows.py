@@ -5,7 +5,7 @@ from typing import Any
 
 from thinfilm_gateway.bench.lossless import entrants
 from thinfilm_gateway.bench.lossless.measure import Measurement, Verdict
-from thinfilm_gateway.bench.lossless.series import Series
+from thinfilm_gateway.bench.series import Series
 
 
 @dataclass(frozen=True)

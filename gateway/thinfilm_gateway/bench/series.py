@@ -23,6 +23,9 @@ Place = tuple[float, ...]
 
 _MOSAICS = frozenset(("MOSAIC", "VFRAME"))  # values of Image Type, of Siemens and of United Imaging
 
+_LOSSY_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51))
+"""JPEG baseline and extended: those that can be nothing but lossy."""
+
 
 class NothingToMeasure(Exception):
     """No image could be read; the message is one sentence."""
@@ -65,6 +68,7 @@ class Series:
 
     name: its folder below the one that was given, with #1, #2 ... where a folder holds several.
     repeats_places: whether a place in the patient occurs more than once: fMRI, diffusion, dynamic contrast, echoes.
+    already_lossy: whether an image was compressed lossily before, or comes so encapsulated.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Series:
     modality: str
     repeats_places: bool
     stacks: tuple[FileStack, ...]
+    already_lossy: bool = False
 
     @property
     def pixels(self) -> int:
@@ -96,7 +101,8 @@ class Skipped:
 class _Image:
     """A file whose pixels can be read; frames.source is its number.
 
-    mosaic: each frame is a whole volume, its slices side by side. first: the first frame that is taken.
+    mosaic: each frame is a whole volume, its slices side by side. lossy: it was compressed lossily before.
+    first: the first frame that is taken.
     """
 
     name: PurePosixPath
@@ -104,6 +110,7 @@ class _Image:
     dicom: DicomHeader
     frames: SourceFrames
     mosaic: bool
+    lossy: bool
     first: int = 0
 
 
@@ -135,6 +142,22 @@ def find(
     return [_series(name, files) for name, files in _named(chosen, folder.resolve().name)], skipped
 
 
+def cut(series: Series, pixels: int) -> Series:
+    """Return the series with the middle frames of its first stack alone, at least one: so many samples at most."""
+    stack = series.stacks[0]
+    layout = stack.layout
+    count = min(layout.frames, max(1, pixels // (layout.samples // layout.frames)))
+    skipped = (layout.frames - count) // 2
+    pieces = []
+    for piece in stack.pieces:
+        first, last = max(0, skipped), min(piece.count, skipped + count)
+        if first < last:
+            pieces.append(replace(piece, first=piece.first + first, count=last - first))
+        skipped -= piece.count
+    middle = replace(stack, pieces=tuple(pieces), layout=layout.with_frames(count))
+    return replace(series, name=f"{series.name} [{count}]", stacks=(middle,))
+
+
 class _NoImageError(Exception):
     """A file without pixels that can be read; the message is one sentence."""
 
@@ -151,6 +174,7 @@ def _image(number: int, name: PurePosixPath, path: Path, scratch: Path) -> _Imag
     found = survey(path)
     if found.dicom is None or found.attributes is None:
         raise _NoImageError("It is no DICOM file that can be read.")
+    syntax = found.dicom.transfer_syntax_uid
     if found.pixels is None and values.text(found.attributes, "Rows"):
         path = scratch / f"{number}.dcm"
         _write_decoded(found, found.dicom, path)
@@ -159,7 +183,14 @@ def _image(number: int, name: PurePosixPath, path: Path, scratch: Path) -> _Imag
         raise _NoImageError(found.failure or "It has no pixels.")
     assert found.attributes is not None
     image_type = values.text(found.attributes, "ImageType").split("\\")
-    return _Image(name, path, found.dicom, source_frames(number, found), not _MOSAICS.isdisjoint(image_type))
+    return _Image(
+        name,
+        path,
+        found.dicom,
+        source_frames(number, found),
+        mosaic=not _MOSAICS.isdisjoint(image_type),
+        lossy=syntax in _LOSSY_SYNTAXES or values.text(found.attributes, "LossyImageCompression") == "01",
+    )
 
 
 def _write_decoded(found: Survey, dicom: DicomHeader, path: Path) -> None:
@@ -208,6 +239,7 @@ def _series(name: str, images: list[_Image]) -> Series:
         modality=first.dicom.modality or "unknown",
         repeats_places=max(places.values(), default=0) > 1,
         stacks=tuple(_stack(stack, by_number) for stack in plan([image.frames for image in images])),
+        already_lossy=any(image.lossy for image in images),
     )
 
 

@@ -1,0 +1,274 @@
+"""Derived objects: what an image becomes when it is kept with other samples than it came with (PS3.3 C.7.6.1.1.5).
+
+The object is native, in Explicit VR Little Endian, and holds exactly the samples that its stream decodes to.
+"""
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from thinfilm_codecs.blocks import SampleArray
+from thinfilm_gateway.archive.element_tree import (
+    EXPLICIT_LITTLE,
+    PIXEL_DATA,
+    Bytes,
+    Element,
+    Elements,
+    MalformedElements,
+    encode,
+)
+from thinfilm_gateway.archive.pixels import Packing, pixel_bytes
+from thinfilm_gateway.archive.transcode import EXPLICIT_VR_LITTLE_ENDIAN, read_elements
+
+METHODS = {
+    "near_lossless": "THINFILM_NEAR",
+    "vae": "THINFILM_VAE",
+    "siren": "THINFILM_SIREN",
+    "pca": "THINFILM_PCA",
+    "kwavelet": "THINFILM_KWAVE",
+    "sparse_autoencoder": "THINFILM_SPARSE",
+    "binary_autoencoder": "THINFILM_BINARY",
+}
+"""Our terms of Lossy Image Compression Method (0028,2114), by codec: at most 16 characters, for ever."""
+
+TRANSFER_SYNTAX_UID = EXPLICIT_VR_LITTLE_ENDIAN
+
+_LONGEST_DESCRIPTION = 1024  # characters of ST
+
+_IMAGE_TYPE = 0x00080008
+_SOP_CLASS_UID = 0x00080016
+_SOP_INSTANCE_UID = 0x00080018
+_CODE_VALUE = 0x00080100
+_CODING_SCHEME_DESIGNATOR = 0x00080102
+_CODE_MEANING = 0x00080104
+_REFERENCED_SOP_CLASS_UID = 0x00081150
+_REFERENCED_SOP_INSTANCE_UID = 0x00081155
+_DERIVATION_DESCRIPTION = 0x00082111
+_SOURCE_IMAGE_SEQUENCE = 0x00082112
+_FRAME_TYPE = 0x00089007
+_DERIVATION_IMAGE_SEQUENCE = 0x00089124
+_DERIVATION_CODE_SEQUENCE = 0x00089215
+_SAMPLES_PER_PIXEL = 0x00280002
+_PLANAR_CONFIGURATION = 0x00280006
+_PIXEL_REPRESENTATION = 0x00280103
+_SMALLEST_IMAGE_PIXEL_VALUE = 0x00280106
+_LARGEST_IMAGE_PIXEL_VALUE = 0x00280107
+_LOSSY_IMAGE_COMPRESSION = 0x00282110
+_LOSSY_IMAGE_COMPRESSION_RATIO = 0x00282112
+_LOSSY_IMAGE_COMPRESSION_METHOD = 0x00282114
+_PURPOSE_OF_REFERENCE_CODE_SEQUENCE = 0x0040A170
+_SHARED_FUNCTIONAL_GROUPS_SEQUENCE = 0x52009229
+_PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE = 0x52009230
+
+_LOSSY_COMPRESSION = ("113040", "Lossy Compression")
+_UNCOMPRESSED_PREDECESSOR = ("121320", "Uncompressed predecessor")
+
+_NO_LONGER_TRUE = (
+    0x00280108,  # Smallest and Largest Pixel Value in Series: of the samples of all its images
+    0x00280109,
+    0x00880200,  # Icon Image Sequence: made of the samples as they were
+    0x4FFE0001,  # MAC Parameters and Digital Signatures Sequence: over values that change
+    0xFFFAFFFA,
+    0x7FE00001,  # Extended Offset Table, its lengths, Encapsulated Pixel Data Value Total Length: of encapsulation
+    0x7FE00002,
+    0x7FE00003,
+)
+
+
+_DESCRIPTION = re.compile(r"Lossy compression by (\w+), (.+?), ratio ([0-9.e+]+):1, all frames\.")
+
+
+class CannotDerive(Exception):
+    """No derived object can be made of the data set; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class LossyStep:
+    """What was done to the samples.
+
+    setting: name and value, as "max_error 3". ratio: native bits, as allocated, to coded bits.
+    """
+
+    codec_id: str
+    setting: str
+    ratio: float
+
+    @property
+    def method(self) -> str:
+        """The term for Lossy Image Compression Method (0028,2114)."""
+        return METHODS[self.codec_id]
+
+    @property
+    def description(self) -> str:
+        """The sentence for Derivation Description (0008,2111)."""
+        return f"Lossy compression by {self.codec_id}, {self.setting}, ratio {self.ratio:.4g}:1, all frames."
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """What a derived object says of itself: the SOP Instance UID of its original, and what was done to that."""
+
+    sop_instance_uid: str
+    step: LossyStep
+
+
+@dataclass(frozen=True, eq=False)
+class DerivedObject:
+    """An encoded data set in TRANSFER_SYNTAX_UID."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    dataset: bytes
+
+
+def derive(dataset: Bytes, transfer_syntax_uid: str, samples: SampleArray, step: LossyStep) -> DerivedObject:
+    """Return the object derived from `dataset` by giving all its frames the `samples`.
+
+    samples: (frames, rows, columns[, components]), of the dtype and shape of the original's samples.
+    The same original, samples and step give the same object. Raises CannotDerive.
+    """
+    try:
+        elements = read_elements(dataset, transfer_syntax_uid)
+    except MalformedElements as error:
+        raise CannotDerive(str(error)) from error
+    original = _Reference(elements.text(_SOP_CLASS_UID), elements.text(_SOP_INSTANCE_UID))
+    pixels = pixel_bytes(samples, Packing(8 * samples.itemsize, big_endian=False, planar=False))
+    uid = _derived_uid(original.sop_instance_uid, dataset, pixels, step)
+    for tag in _NO_LONGER_TRUE:
+        elements.drop(tag)
+    elements.put(_SOP_INSTANCE_UID, "UI", _padded(uid, b"\0"))
+    _mark_derived(elements, _IMAGE_TYPE)
+    _note_derivation(elements, original, step)
+    _note_compression(elements, step)
+    _describe_frames(elements, original, step)
+    _describe_samples(elements, samples)
+    elements.put(PIXEL_DATA, "OB" if samples.itemsize == 1 else "OW", pixels)
+    return DerivedObject(original.sop_class_uid, uid, b"".join(encode(elements, EXPLICIT_LITTLE)))
+
+
+def predecessor(dataset: Bytes, transfer_syntax_uid: str) -> Predecessor | None:
+    """Return what an object says of its original; None if it is not one that `derive` has made."""
+    try:
+        elements = read_elements(dataset, transfer_syntax_uid)
+    except MalformedElements:
+        return None
+    told = _DESCRIPTION.findall(elements.text(_DERIVATION_DESCRIPTION))
+    method = elements.text(_LOSSY_IMAGE_COMPRESSION_METHOD).split("\\")[-1]
+    sources = [
+        item.text(_REFERENCED_SOP_INSTANCE_UID)
+        for item in _items(elements, _SOURCE_IMAGE_SEQUENCE)
+        for purpose in _items(item, _PURPOSE_OF_REFERENCE_CODE_SEQUENCE)
+        if purpose.text(_CODE_VALUE) == _UNCOMPRESSED_PREDECESSOR[0]
+    ]
+    if elements.text(_LOSSY_IMAGE_COMPRESSION) != "01" or not told or not sources:
+        return None
+    codec_id, setting, ratio = told[-1]
+    if METHODS.get(codec_id) != method:
+        return None
+    return Predecessor(sources[-1], LossyStep(codec_id, setting, float(ratio)))
+
+
+@dataclass(frozen=True)
+class _Reference:
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+def _derived_uid(original_uid: str, dataset: Bytes, pixels: bytes, step: LossyStep) -> str:
+    """Return a UID that is another one for another original, way or result, as a UUID of version 8 (PS3.5 B.2)."""
+    digests = (hashlib.sha256(octets).hexdigest() for octets in (dataset, pixels))
+    seed = "\0".join((original_uid, step.method, step.setting, *digests))
+    octets = bytearray(hashlib.sha256(seed.encode("utf-8")).digest()[:16])
+    octets[6] = octets[6] & 0x0F | 0x80
+    octets[8] = octets[8] & 0x3F | 0x80
+    return f"2.25.{uuid.UUID(bytes=bytes(octets)).int}"
+
+
+def _mark_derived(elements: Elements, tag: int) -> None:
+    """Set value 1 of Image Type or Frame Type."""
+    _, *others = elements.text(tag).split("\\")
+    elements.put(tag, "CS", _padded("\\".join(("DERIVED", *(others or ["PRIMARY"])))))
+
+
+def _note_derivation(elements: Elements, original: _Reference, step: LossyStep) -> None:
+    """Add what was done, and of what, to what the elements say of earlier derivations."""
+    earlier = elements.text(_DERIVATION_DESCRIPTION)
+    description = f"{earlier} {step.description}" if earlier else step.description
+    if len(description) > _LONGEST_DESCRIPTION:
+        description = step.description
+    elements.put(_DERIVATION_DESCRIPTION, "ST", _padded(description))
+    _append_item(elements, _DERIVATION_CODE_SEQUENCE, _code(*_LOSSY_COMPRESSION))
+    source = Elements()
+    source.put(_REFERENCED_SOP_CLASS_UID, "UI", _padded(original.sop_class_uid, b"\0"))
+    source.put(_REFERENCED_SOP_INSTANCE_UID, "UI", _padded(original.sop_instance_uid, b"\0"))
+    source.put(_PURPOSE_OF_REFERENCE_CODE_SEQUENCE, "SQ", [_code(*_UNCOMPRESSED_PREDECESSOR)])
+    _append_item(elements, _SOURCE_IMAGE_SEQUENCE, source)
+
+
+def _note_compression(elements: Elements, step: LossyStep) -> None:
+    elements.put(_LOSSY_IMAGE_COMPRESSION, "CS", b"01")
+    for tag, vr, value in (
+        (_LOSSY_IMAGE_COMPRESSION_RATIO, "DS", f"{step.ratio:.4g}"),
+        (_LOSSY_IMAGE_COMPRESSION_METHOD, "CS", step.method),
+    ):
+        earlier = elements.text(tag)
+        elements.put(tag, vr, _padded(f"{earlier}\\{value}" if earlier else value))
+
+
+def _describe_frames(elements: Elements, original: _Reference, step: LossyStep) -> None:
+    """Do the same in the functional groups of an enhanced object (PS3.3 C.7.6.16.2.6, C.8.13.5.1)."""
+    shared = _items(elements, _SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
+    per_frame = _items(elements, _PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)
+    for frame_type in (found for groups in (*shared, *per_frame) for found in _having(groups, _FRAME_TYPE)):
+        _mark_derived(frame_type, _FRAME_TYPE)
+    told_per_frame = any(groups.get(_DERIVATION_IMAGE_SEQUENCE) for groups in per_frame)
+    for groups in per_frame if told_per_frame else shared:
+        derivation = Elements()
+        _note_derivation(derivation, original, step)
+        _append_item(groups, _DERIVATION_IMAGE_SEQUENCE, derivation)
+
+
+def _describe_samples(elements: Elements, samples: SampleArray) -> None:
+    if (elements.number(_SAMPLES_PER_PIXEL) or 1) > 1:
+        elements.put(_PLANAR_CONFIGURATION, "US", b"\0\0")
+    vr = "SS" if elements.number(_PIXEL_REPRESENTATION) == 1 else "US"
+    for tag, value in ((_SMALLEST_IMAGE_PIXEL_VALUE, samples.min()), (_LARGEST_IMAGE_PIXEL_VALUE, samples.max())):
+        if elements.get(tag) is not None:
+            elements.put(tag, vr, np.array(value, "<i8").tobytes()[:2])
+
+
+def _items(elements: Elements, tag: int) -> list[Elements]:
+    found = elements.get(tag)
+    return found.value if found is not None and isinstance(found.value, list) else []
+
+
+def _having(elements: Elements, tag: int) -> Iterator[Elements]:
+    """Give the elements in which a tag is, however deep."""
+    if elements.get(tag) is not None:
+        yield elements
+    for element in elements.elements:
+        for item in element.value if isinstance(element.value, list) else ():
+            yield from _having(item, tag)
+
+
+def _append_item(elements: Elements, tag: int, item: Elements) -> None:
+    elements.put(tag, "SQ", [*_items(elements, tag), item])
+
+
+def _code(value: str, meaning: str) -> Elements:
+    return Elements(
+        [
+            Element(_CODE_VALUE, "SH", _padded(value)),
+            Element(_CODING_SCHEME_DESIGNATOR, "SH", _padded("DCM")),
+            Element(_CODE_MEANING, "LO", _padded(meaning)),
+        ]
+    )
+
+
+def _padded(text: str, padding: bytes = b" ") -> bytes:
+    octets = text.encode("latin_1")
+    return octets + padding * (len(octets) % 2)

@@ -1,0 +1,86 @@
+"""Which objects may be kept with other samples at all: those of which all that such a change touches is known."""
+
+from pydicom import Dataset
+
+from thinfilm_codecs.blocks import PixelBlock
+from thinfilm_gateway.archive.container.survey import Survey
+from thinfilm_gateway.archive.values import integer, text
+from thinfilm_gateway.policy.ceilings import lossless_only
+from thinfilm_gateway.policy.limits import SampleLimits
+
+_MODALITIES = {
+    "1.2.840.10008.5.1.4.1.1.1": ("CR",),
+    "1.2.840.10008.5.1.4.1.1.1.1": ("DX",),
+    "1.2.840.10008.5.1.4.1.1.1.1.1": ("DX",),
+    "1.2.840.10008.5.1.4.1.1.2": ("CT",),
+    "1.2.840.10008.5.1.4.1.1.2.1": ("CT",),
+    "1.2.840.10008.5.1.4.1.1.2.2": ("CT",),
+    "1.2.840.10008.5.1.4.1.1.4": ("MR",),
+    "1.2.840.10008.5.1.4.1.1.4.1": ("MR",),
+    "1.2.840.10008.5.1.4.1.1.4.4": ("MR",),
+    "1.2.840.10008.5.1.4.1.1.3.1": ("US",),
+    "1.2.840.10008.5.1.4.1.1.6.1": ("US",),
+    "1.2.840.10008.5.1.4.1.1.12.1": ("XA",),
+    "1.2.840.10008.5.1.4.1.1.12.1.1": ("XA",),
+    "1.2.840.10008.5.1.4.1.1.12.2": ("RF",),
+    "1.2.840.10008.5.1.4.1.1.12.2.1": ("RF",),
+}
+"""The SOP classes of images that are read as pictures, each with the modality it must have."""
+
+_LOSSY_TRANSFER_SYNTAXES = frozenset(  # also those that need not be lossy
+    f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 93, *range(100, 109), 112, 203)
+)
+_PHOTOMETRIC_INTERPRETATIONS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL")
+
+
+def why_lossless(found: Survey) -> str:
+    """Return a sentence if an object must be kept as it is, whatever the ceilings say; empty if it need not."""
+    if found.dicom is None or found.attributes is None:
+        return "It is no DICOM object that can be read."
+    attributes = found.attributes
+    if reason := lossless_only(found.dicom.modality, body_part(attributes)):
+        return reason
+    if text(attributes, "LossyImageCompression") == "01" or text(attributes, "LossyImageCompressionMethod"):
+        return "It was compressed lossily before."
+    if found.dicom.transfer_syntax_uid in _LOSSY_TRANSFER_SYNTAXES:
+        return "It was compressed lossily before."
+    if found.dicom.modality not in _MODALITIES.get(found.dicom.sop_class_uid, ()):
+        return "Its SOP class and modality are not known as those of images that may be lossy."
+    if found.pixels is None:
+        return "Its pixels are not native, nor of lossless JPEG."
+    block = found.pixels.block
+    if (integer(attributes, "NumberOfFrames") or 1) != block.layout.frames:
+        return "It has not the frames that it declares."
+    if integer(attributes, "BitsAllocated") != 8 * block.samples.itemsize or block.samples.itemsize > 2:
+        return "Its samples have neither 8 nor 16 bits."
+    if text(attributes, "PhotometricInterpretation") not in _PHOTOMETRIC_INTERPRETATIONS:
+        return "Its Photometric Interpretation is not one of those that may be lossy."
+    if not sample_limits(attributes, block).holds(block.samples):
+        return "The bits above Bits Stored are in use."
+    return ""
+
+
+def body_part(attributes: Dataset) -> str:
+    """Return Body Part Examined (0018,0015) as the ceilings have it."""
+    return text(attributes, "BodyPartExamined").upper()
+
+
+def sample_limits(attributes: Dataset, block: PixelBlock) -> SampleLimits:
+    """Return what the samples of an object must keep."""
+    signed = block.samples.dtype.kind == "i"
+    least = -(1 << block.bits_stored - 1) if signed else 0
+    most = (1 << block.bits_stored - signed) - 1
+    first = integer(attributes, "PixelPaddingValue")
+    if first is None:
+        return SampleLimits(least, most)
+    last = integer(attributes, "PixelPaddingRangeLimit")
+    values = [_as_sample(value, block) for value in (first, first if last is None else last)]
+    return SampleLimits(least, most, (min(values), max(values)))
+
+
+def _as_sample(value: int, block: PixelBlock) -> int:
+    """Return the sample of this bit pattern: the VR of the value may not have the sign that the samples have."""
+    bits = 8 * block.samples.itemsize
+    pattern = value % (1 << bits)
+    is_negative = block.samples.dtype.kind == "i" and pattern >> bits - 1
+    return pattern - (1 << bits) if is_negative else pattern

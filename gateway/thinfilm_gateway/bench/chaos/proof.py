@@ -1,0 +1,115 @@
+"""The proof after the harm: what was acknowledged comes back byte for byte, and nothing half is left."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thinfilm_gateway.bench.chaos.remains import remains
+from thinfilm_gateway.client.archived import NotArchived, await_archived
+from thinfilm_gateway.client.files import DicomFile
+from thinfilm_gateway.client.gateway import environment, running_gateway
+from thinfilm_gateway.client.network import Node, PeerRefused, get
+from thinfilm_gateway.config import Settings
+
+SETTLE_SECONDS = 1200.0
+GETTERS = 4
+_SWEEP_EVENTS = ("spool_file_adopted", "container_removed", "temporary_file_removed")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """returned: instances with their SHA-256. wrong, brought_back: as in Outcome."""
+
+    returned: int
+    wrong: tuple[str, ...]
+    brought_back: Mapping[str, int]
+
+
+def prove(folder: Path, acknowledged: Sequence[DicomFile], **settings: Any) -> Proof:
+    """Sweep a data folder that no gateway uses, let one settle on it, and get back by C-GET all that was acknowledged.
+
+    Nothing stays in the spool meanwhile, so that all that comes back was decoded. Raises DidNotRun.
+    """
+    wrong: list[str] = []
+    data = Settings(**({"data_dir": folder / "data"} | settings))
+    brought_back = _tidy(data)
+    with running_gateway(folder, **(settings | {"cache_bytes": 0, "decoded_cache_bytes": 0})) as gateway:
+        try:
+            await_archived(gateway.settings, lambda: None, SETTLE_SECONDS)
+        except NotArchived as error:
+            wrong.append(str(error))
+        retrieved = get_all(gateway.node, acknowledged)
+    wrong += [*retrieved.sentences(), *remains(data)]
+    scrubbed = thinfilm(data, "scrub")
+    if scrubbed.returncode:
+        wrong.append(f"thinfilm scrub: {scrubbed.stderr.strip().splitlines()[-1]}")
+    returned = len(acknowledged) - len(retrieved.missing) - len(retrieved.changed)
+    return Proof(returned, tuple(wrong), brought_back)
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """What did not come back as it was sent, each with the reason."""
+
+    missing: Mapping[str, str]
+    changed: Mapping[str, str]
+
+    def sentences(self) -> list[str]:
+        """Say so."""
+        return [f"{uid} {what}" for uid, what in [*self.missing.items(), *self.changed.items()]]
+
+
+def get_all(node: Node, files: Sequence[DicomFile]) -> Retrieved:
+    """C-GET instances, series by series."""
+    series: dict[str, list[DicomFile]] = defaultdict(list)
+    for file in files:
+        series[file.series_instance_uid].append(file)
+    missing: dict[str, str] = {}
+    changed: dict[str, str] = {}
+    with ThreadPoolExecutor(GETTERS) as pool:
+        for one, (came, reason) in zip(
+            series.values(), pool.map(lambda s: _get(node, s), series.values()), strict=True
+        ):
+            for file in one:
+                uid = file.sop_instance_uid
+                if uid not in came:
+                    missing[uid] = f"is missing: {reason}"
+                elif came[uid] != file.sha256:
+                    changed[uid] = f"came back with SHA-256 {came[uid]}, not {file.sha256}."
+    return Retrieved(missing, changed)
+
+
+def _get(node: Node, files: Sequence[DicomFile]) -> tuple[dict[str, str], str]:
+    """C-GET one series; return the SHA-256 of what came, by SOP Instance UID, and why the rest did not."""
+    came: dict[str, str] = {}
+    try:
+        get(node, files, lambda uid, syntax, dataset: came.update({uid: hashlib.sha256(dataset).hexdigest()}))
+    except PeerRefused as error:
+        return came, str(error)
+    return came, "it was not sent."
+
+
+def thinfilm(settings: Settings, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the command line on a data folder, whatever its exit status."""
+    return subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "thinfilm_gateway", *command],
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _tidy(settings: Settings) -> dict[str, int]:
+    """Let the sweep look at files of any age; return what it did, by the names of the log."""
+    done = thinfilm(settings, "tidy")
+    done.check_returncode()
+    events = [json.loads(line)["event"] for line in done.stderr.splitlines() if line.startswith("{")]
+    return dict(Counter(event for event in events if event in _SWEEP_EVENTS))

@@ -1,0 +1,360 @@
+"""What lossy rules ask for and what came of it: images that are due, the map to derived objects, originals that may go.
+
+An original is served until it is retired; then the object derived from it is.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy.orm import Session, aliased
+
+from thinfilm_gateway.index import audit
+from thinfilm_gateway.index.ingest import Received, received_row
+from thinfilm_gateway.index.jobs import RECOMPRESS, RETIRE
+from thinfilm_gateway.index.models import Container, Derivation, Instance, Job, Series
+from thinfilm_gateway.index.sql import insert_into, one_of
+from thinfilm_gateway.index.states import InstanceState, JobState
+from thinfilm_gateway.policy.rules import LossyRule, matching_rule
+
+_OPEN_OR_FAILED = (JobState.WAITING, JobState.RUNNING, JobState.FAILED)
+
+
+@dataclass(frozen=True)
+class Archived:
+    """An instance in a container."""
+
+    instance_pk: int
+    sop_instance_uid: str
+    sha256: str
+    dataset_bytes: int
+    container_key: str
+    entry: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How an image is kept lossily; see Derivation. guarded: JSON. None is what nobody knows any more."""
+
+    codec: str
+    setting: str
+    ratio_allocated: float
+    ratio_stored: float | None = None
+    max_error: int | None = None
+    rmse: float | None = None
+    guarded: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Derived:
+    """A derived object as it lies in its container."""
+
+    received: Received
+    entry: int
+    stored_bytes: int
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class StoredContainer:
+    """A container in the store. codecs: of its frames. shares: the bytes that each entry accounts for."""
+
+    key: str
+    size_bytes: int
+    codecs: tuple[str, ...]
+    shares: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What is decided of an original: the object derived from it, or that it stays lossless, for this reason."""
+
+    original: Archived
+    derived: Derived | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Retiring:
+    """An original that may go, and the object derived from it, as it lies in its container."""
+
+    derivation_pk: int
+    original_pk: int
+    original_uid: str
+    original_spool_name: str | None
+    derived: Archived
+
+
+def rule_of(session: Session, rules: Sequence[LossyRule], series_pk: int) -> LossyRule | None:
+    """Return the rule for the images of a series; None if there is none."""
+    row = session.execute(select(Series.modality, Series.body_part_examined).where(Series.id == series_pk)).one()
+    return matching_rule(rules, row.modality, row.body_part_examined.upper())
+
+
+def series_due(session: Session, rules: Sequence[LossyRule], now: dt.datetime) -> set[int]:
+    """Return the series with images that a rule is due for and that have no open or failed job of it.
+
+    Looks at every instance of the modalities that the rules name: seldom, not at every sweep.
+    """
+    due: set[int] = set()
+    for rule in rules:
+        statement = (
+            select(Series.id)
+            .distinct()
+            .join(Instance, Instance.series_pk == Series.id)
+            .where(Series.modality == rule.modality, *_due(rule, now), ~_has_job(RECOMPRESS, Series.id))
+        )
+        due.update(pk for pk in session.scalars(statement) if rule_of(session, rules, pk) is rule)
+    return due
+
+
+def originals_due(session: Session, series_pk: int, rule: LossyRule, now: dt.datetime) -> list[Archived]:
+    """Return the images of a series that its rule is due for, by container and place in it."""
+    return _archived(session, and_(Instance.series_pk == series_pk, *_due(rule, now)))
+
+
+def record(
+    session: Session,
+    series_pk: int,
+    rule: LossyRule,
+    decisions: Sequence[Decided],
+    stored: StoredContainer | None,
+    now: dt.datetime,
+) -> bool:
+    """Enter decisions, and the objects that were derived, in their proven container.
+
+    Tells whether the container is needed: an original that is gone, or of which something was decided meanwhile, is
+    passed over, and so is a derived object that is kept already.
+    """
+    pks = [decided.original.instance_pk for decided in decisions]
+    still = set(
+        session.scalars(
+            select(Instance.id)
+            .where(Instance.id.in_(pks), Instance.state == InstanceState.ARCHIVED, ~_is_decided())
+            .with_for_update()
+        )
+    )
+    decisions = [decided for decided in decisions if decided.original.instance_pk in still]
+    uids = [decided.derived.received.sop_instance_uid for decided in decisions if decided.derived]
+    kept = set(
+        session.scalars(select(Instance.sop_instance_uid).where(one_of(session, Instance.sop_instance_uid, uids)))
+    )
+    rows = [
+        received_row(decided.derived.received, 1, series_pk)
+        | {
+            "current": False,
+            "state": InstanceState.ARCHIVED,
+            "container_entry": decided.derived.entry,
+            "stored_bytes": decided.derived.stored_bytes,
+        }
+        for decided in decisions
+        if decided.derived and decided.derived.received.sop_instance_uid not in kept
+    ]
+    if rows and stored is not None:
+        entered = insert(Container).values(
+            key=stored.key,
+            size_bytes=stored.size_bytes,
+            codecs=",".join(stored.codecs),
+            created_at=now,
+            verified_at=now,
+        )
+        container_pk = session.execute(entered.returning(Container.id)).scalar_one()
+        session.connection().execute(
+            insert_into(session, Instance), [row | {"container_pk": container_pk} for row in rows]
+        )
+    for decided in decisions:
+        _decide(session, series_pk, rule, decided, now)
+    return bool(rows)
+
+
+def series_to_retire(session: Session, rules: Sequence[LossyRule], now: dt.datetime) -> set[int]:
+    """Return the series with originals that may go and that have no open or failed job of it."""
+    statement = select(Derivation.series_pk).distinct().where(*_retirable(now), ~_has_job(RETIRE, Derivation.series_pk))
+    found = session.scalars(statement).all()
+    return {pk for pk in found if originals_to_retire(session, pk, rule_of(session, rules, pk), now)}
+
+
+def originals_to_retire(session: Session, series_pk: int, rule: LossyRule | None, now: dt.datetime) -> list[Retiring]:
+    """Return the originals of a series that may go by now.
+
+    One for which storage commitment was given may only where the rule declares for how long originals are kept.
+    """
+    original, derived = aliased(Instance), aliased(Instance)
+    statement: Any = (
+        select(
+            Derivation.id,
+            original.id,
+            original.sop_instance_uid,
+            original.spool_name,
+            derived.id,
+            derived.sop_instance_uid,
+            derived.sha256,
+            derived.dataset_bytes,
+            Container.key,
+            derived.container_entry,
+        )
+        .join(
+            original,
+            and_(
+                original.sop_instance_uid == Derivation.original_sop_instance_uid,
+                original.sha256 == Derivation.original_sha256,
+                original.state == InstanceState.ARCHIVED,
+                original.current,
+            ),
+        )
+        .join(
+            derived,
+            and_(
+                derived.sop_instance_uid == Derivation.derived_sop_instance_uid,
+                derived.state == InstanceState.ARCHIVED,
+                derived.revision == 1,
+            ),
+        )
+        .join(Container, Container.id == derived.container_pk)
+        .where(Derivation.series_pk == series_pk, *_retirable(now))
+        .order_by(derived.container_pk, derived.container_entry)
+    )
+    if rule is None or not rule.declared_retention:
+        statement = statement.where(original.committed_at.is_(None))
+    return [
+        Retiring(pk, original_pk, uid, spool_name, Archived(*found))
+        for pk, original_pk, uid, spool_name, *found in session.execute(statement)
+    ]
+
+
+def retire(
+    session: Session, retiring: Sequence[Retiring], declared_retention: bool, now: dt.datetime
+) -> list[Retiring]:
+    """Serve the derived objects, which were proven, in the place of the originals, whose rows go; return which.
+
+    An original that was committed, and a derived object that was lost, meanwhile is passed over.
+    """
+    gone = []
+    for one in retiring:
+        locked = select(Instance.id, Instance.state, Instance.committed_at).where(
+            Instance.id.in_((one.original_pk, one.derived.instance_pk))
+        )
+        rows = {row.id: row for row in session.execute(locked.order_by(Instance.id).with_for_update())}
+        if len(rows) < 2 or any(row.state is not InstanceState.ARCHIVED for row in rows.values()):
+            continue
+        if rows[one.original_pk].committed_at is not None and not declared_retention:
+            continue
+        session.execute(_quietly(delete(Instance).where(Instance.id == one.original_pk)))
+        session.execute(_quietly(update(Instance).where(Instance.id == one.derived.instance_pk).values(current=True)))
+        session.execute(_quietly(update(Derivation).where(Derivation.id == one.derivation_pk).values(retired_at=now)))
+        detail = f"The original went; {one.derived.sop_instance_uid} is served in its place."
+        audit.record(session, "original_retired", one.original_uid, detail=detail, now=now)
+        gone.append(one)
+    return gone
+
+
+def rebuild(
+    session: Session, derived: Received, original_uid: str, measured: Measured, rules: Sequence[LossyRule]
+) -> None:
+    """Enter a derived object, which is in the index already, into the map, by what it says of itself.
+
+    Where its original is kept too, that is served. What the guard said then is not known any more.
+    """
+    found = select(Instance.series_pk).where(Instance.sop_instance_uid == derived.sop_instance_uid).limit(1)
+    series_pk = session.scalars(found).one()
+    original = select(Instance.sha256).where(Instance.sop_instance_uid == original_uid, Instance.current)
+    original_sha256 = session.scalar(original)
+    rule = rule_of(session, rules, series_pk)
+    if original_sha256 is not None:
+        unserved = update(Instance).where(Instance.sop_instance_uid == derived.sop_instance_uid).values(current=False)
+        session.execute(_quietly(unserved))
+    keep = dt.timedelta(days=rule.keep_original_days) if rule else None
+    values = {
+        "series_pk": series_pk,
+        "original_sop_instance_uid": original_uid,
+        "original_sha256": original_sha256 or "",
+        "derived_sop_instance_uid": derived.sop_instance_uid,
+        **vars(measured),
+        "reason": "Entered anew from the derived object.",
+        "serve": rule.serve if rule else "derived",
+        "decided_at": derived.received_at,
+        "retire_at": derived.received_at + keep if keep is not None else None,
+        "retired_at": derived.received_at if original_sha256 is None else None,
+    }
+    session.execute(insert_into(session, Derivation).values(values).on_conflict_do_nothing())
+
+
+def _decide(session: Session, series_pk: int, rule: LossyRule, decided: Decided, now: dt.datetime) -> None:
+    original, derived = decided.original, decided.derived
+    values: dict[str, Any] = {
+        "series_pk": series_pk,
+        "original_sop_instance_uid": original.sop_instance_uid,
+        "original_sha256": original.sha256,
+        "reason": decided.reason,
+        "serve": rule.serve,
+        "decided_at": now,
+    }
+    detail = f"Kept lossless: {decided.reason}"
+    if derived is not None:
+        uid = derived.received.sop_instance_uid
+        retire_at = now + dt.timedelta(days=rule.keep_original_days)
+        values |= {"derived_sop_instance_uid": uid, "retire_at": retire_at, **vars(derived.measured)}
+        detail = f"Kept lossily by {derived.measured.codec}, {derived.measured.setting}, as {uid}: {decided.reason}"
+    session.execute(insert(Derivation).values(values))
+    kind = "kept_lossless" if derived is None else "kept_lossily"
+    audit.record(session, kind, original.sop_instance_uid, detail=detail, now=now)
+
+
+def _due(rule: LossyRule, now: dt.datetime) -> list[Any]:
+    """Return the conditions that an image is to be kept lossily by a rule by now."""
+    conditions = [
+        Instance.state == InstanceState.ARCHIVED,
+        Instance.current,
+        Instance.received_at <= now - dt.timedelta(days=rule.delay_days),
+        ~_is_decided(),
+        ~select(Derivation.id).where(Derivation.derived_sop_instance_uid == Instance.sop_instance_uid).exists(),
+    ]
+    if not rule.declared_retention:
+        conditions.append(Instance.committed_at.is_(None))
+    return conditions
+
+
+def _is_decided() -> Any:
+    return (
+        select(Derivation.id)
+        .where(
+            Derivation.original_sop_instance_uid == Instance.sop_instance_uid,
+            Derivation.original_sha256 == Instance.sha256,
+        )
+        .exists()
+    )
+
+
+def _retirable(now: dt.datetime) -> list[Any]:
+    return [
+        Derivation.derived_sop_instance_uid.is_not(None),
+        Derivation.retire_at <= now,
+        Derivation.retired_at.is_(None),
+    ]
+
+
+def _has_job(kind: str, series_pk: Any) -> Any:
+    return select(Job.id).where(Job.series_pk == series_pk, Job.kind == kind, Job.state.in_(_OPEN_OR_FAILED)).exists()
+
+
+def _archived(session: Session, condition: Any) -> list[Archived]:
+    statement: Any = (
+        select(
+            Instance.id,
+            Instance.sop_instance_uid,
+            Instance.sha256,
+            Instance.dataset_bytes,
+            Container.key,
+            Instance.container_entry,
+        )
+        .join(Container, Container.id == Instance.container_pk)
+        .where(condition)
+        .order_by(Instance.container_pk, Instance.container_entry)
+    )
+    return [Archived(*row) for row in session.execute(statement)]
+
+
+def _quietly(statement: Any) -> Any:
+    return statement.execution_options(synchronize_session=False)

@@ -1,0 +1,71 @@
+"""`thinfilm bench chaos` in its short form; the long one is in docs/operations.md."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from support.datasets import ct_series, structured_report
+from support.objects import write_files
+from thinfilm_gateway import cli
+from thinfilm_gateway.bench.chaos import run as chaos
+from thinfilm_gateway.bench.chaos.kills import kill_under_load
+from thinfilm_gateway.bench.chaos.outcome import Outcome, Report
+from thinfilm_gateway.bench.chaos.proof import get_all
+from thinfilm_gateway.bench.chaos.remains import remains
+from thinfilm_gateway.bench.chaos.service import ROLES
+from thinfilm_gateway.client.gateway import running_gateway
+from thinfilm_gateway.client.network import store
+
+KILLS = 4
+SEED = 6  # with which each role is killed once
+
+
+@pytest.mark.timeout(900)  # eight starts of a gateway: minutes on a busy machine
+def test_what_was_acknowledged_before_kills_comes_back_and_nothing_half_is_left(tmp_path: Path) -> None:
+    outcome = kill_under_load(tmp_path, KILLS, SEED, lambda: None)
+    assert outcome.wrong == ()
+    assert outcome.is_right
+    assert outcome.acknowledged >= KILLS
+    assert dict(outcome.faults) == dict.fromkeys(ROLES, 1)
+
+
+def test_whatever_is_lost_changed_or_half_is_told(tmp_path: Path, sqlite_template: Path) -> None:
+    kept, lost, changed = write_files(tmp_path / "files", [*ct_series(2, 32), structured_report()])
+    with running_gateway(tmp_path, local_workers=0, receivers=1) as gateway:
+        store(gateway.node, [kept, changed])
+        with_other_bytes = [kept, lost, dataclasses.replace(changed, sha256="0" * 64)]
+        retrieved = get_all(gateway.node, with_other_bytes)
+    assert list(retrieved.missing) == [lost.sop_instance_uid]
+    assert list(retrieved.changed) == [changed.sop_instance_uid]
+
+    half = gateway.settings.archive_dir / "00" / f"{'0' * 32}.1234.part"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
+    told = "\n".join(remains(gateway.settings))
+    assert f"No row names {half}." in told
+    assert f"Instance {kept.sop_instance_uid} is received." in told
+    assert "Job 1 is waiting." in told
+    (spooled,) = gateway.settings.spool_dir.rglob(f"*{kept.sha256}")
+    spooled.unlink()
+    assert f"A row names {spooled}, which is not there." in remains(gateway.settings)
+
+
+def test_the_command_writes_table_and_json_and_fails_if_anything_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = Outcome("kill -9", {"receiver": 2, "worker": 1}, 10, 10, {"spool_file_adopted": 1})
+    wrong = Outcome("disk full", {"spool filled": 1}, 10, 9, {}, ("1.2.3 is missing: it was not sent.",))
+    skipped = Outcome("broker stopped and wiped", skipped="not run: redis-server is not installed")
+    for outcomes, expected in (((right, skipped), 0), ((right, wrong), 1)):
+        report = Report(7, outcomes)
+        monkeypatch.setattr(chaos, "run", lambda console, kills, seed, report=report: report)
+        monkeypatch.setattr("sys.argv", ["thinfilm", "bench", "chaos", "--json", str(tmp_path / "out.json")])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert (ended.value.code or 0) == expected
+        printed = capsys.readouterr()
+        assert "2 receiver, 1 worker" in printed.out
+        assert ("1.2.3 is missing" in printed.err) == bool(expected)
+        assert json.loads((tmp_path / "out.json").read_text())["right"] == (not expected)

@@ -1,0 +1,180 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from support.datasets import ct_series, mr_series, structured_report
+from support.objects import write_files
+from thinfilm_gateway.commands.compress import Compressed, compress, lossy_request, sources
+from thinfilm_gateway.commands.errors import CommandError
+from thinfilm_gateway.commands.expand import expand
+from thinfilm_gateway.commands.inspect import inspect
+from thinfilm_gateway.policy.lossy import LossyTreatment
+
+CEILING = 5.0
+NEAR = LossyTreatment("near_lossless")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CT that may be lossy, a mammogram, a report."""
+    root = tmp_path_factory.mktemp("study")
+    for name, data_sets in (("ct", ct_series(3)), ("sr", [structured_report()])):
+        (root / name).mkdir()
+        write_files(root / name, data_sets)
+    file = pydicom.dcmread(root / "ct" / "0000.dcm")
+    file.Modality, file.SOPClassUID, file.SeriesInstanceUID = "MG", "1.2.840.10008.5.1.4.1.1.1.2", "2.25.77"
+    file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = "2.25.78"
+    file.save_as(root / "mammogram.dcm")
+    return root
+
+
+@pytest.fixture(scope="module")
+def archive(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Compressed]:
+    output = tmp_path_factory.mktemp("out") / "x.tfa"
+    return output, compress(sources([folder]), output, ["jpegls"], lossy=NEAR)
+
+
+def expanded(archive: Path, directory: Path) -> Path:
+    assert expand(archive, directory).damages == ()
+    return directory
+
+
+def test_images_that_may_be_lossy_come_back_as_objects_derived_from_them(
+    folder: Path, archive: tuple[Path, Compressed], tmp_path: Path
+) -> None:
+    back = expanded(archive[0], tmp_path / "back")
+    (row,) = [row for row in archive[1].lossy if row.guard.verdict == "lossy"]
+    for name in ("ct/0000.dcm", "ct/0001.dcm", "ct/0002.dcm"):
+        was, found = pydicom.dcmread(folder / name), pydicom.dcmread(back / name)
+        assert found.SourceImageSequence[0].ReferencedSOPInstanceUID == was.SOPInstanceUID
+        assert found.file_meta.MediaStorageSOPInstanceUID == found.SOPInstanceUID != was.SOPInstanceUID
+        assert found.LossyImageCompression == "01"
+        assert float(found.LossyImageCompressionRatio) == pytest.approx(row.ratio_allocated, rel=1e-3)
+        errors = abs(found.pixel_array.astype(int) - was.pixel_array)
+        assert 0 < errors.max() <= row.max_error
+        assert np.array_equal(found.pixel_array == -2000, was.pixel_array == -2000)
+
+
+def test_all_others_come_back_byte_for_byte(folder: Path, archive: tuple[Path, Compressed], tmp_path: Path) -> None:
+    back = expanded(archive[0], tmp_path / "back")
+    for name in ("mammogram.dcm", "sr/0000.dcm"):
+        assert (back / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_the_json_tells_errors_ratios_and_what_the_guard_says(archive: tuple[Path, Compressed]) -> None:
+    rows = {row["modality"]: row for row in json.loads(json.dumps(archive[1].to_json()))["series"]}
+    ct = rows["CT"]
+    assert ct["codec"] == "near_lossless"
+    assert ct["guard"]["verdict"] == "lossy"
+    assert "not above JPEG's" in ct["guard"]["reason"]
+    assert 2 < ct["ratio_stored"] < ct["ratio_allocated"] <= CEILING
+    assert ct["ratio_allocated"] == pytest.approx(ct["native_pixel_bytes"] / ct["coded_pixel_bytes"])
+    assert 0 < ct["rmse"] <= ct["max_error"]
+    assert ct["psnr_stored"] == pytest.approx(20 * np.log10(4095 / ct["rmse"]))
+    assert ct["settings"] == [f"max_error {ct['max_error']}"]
+    mg = rows["MG"]
+    assert (mg["max_error"], mg["rmse"], mg["psnr_stored"], mg["settings"]) == (0, 0, None, [])
+    assert mg["guard"] == {
+        "verdict": "lossless", "reason": "Mammograms are kept lossless, as the MQSA demands.",
+    }  # fmt: skip
+    assert rows["SR"]["guard"]["verdict"] == "lossless"
+
+
+def test_the_same_files_give_the_same_container(folder: Path, archive: tuple[Path, Compressed], tmp_path: Path) -> None:
+    compress(sources([folder]), tmp_path / "again.tfa", ["jpegls"], lossy=NEAR)
+    assert (tmp_path / "again.tfa").read_bytes() == archive[0].read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["again.tfa"]
+
+
+def test_inspect_shows_the_derived_objects(archive: tuple[Path, Compressed]) -> None:
+    entries = {entry.name: entry for entry in inspect(archive[0]).entries}
+    assert entries["ct/0001.dcm"].codec == "near_lossless"
+    assert entries["ct/0001.dcm"].sop_instance_uid.startswith("2.25.")
+    assert entries["mammogram.dcm"].codec == "jpegls"
+
+
+def test_a_fresh_process_expands_the_container_alone(archive: tuple[Path, Compressed], tmp_path: Path) -> None:
+    alone = shutil.copy(archive[0], tmp_path / "alone.tfa")
+    command = [sys.executable, "-m", "thinfilm_gateway", "expand", str(alone), "-o", str(tmp_path / "back")]
+    subprocess.run(command, check=True, capture_output=True, env={"PATH": os.environ["PATH"]})
+    here = expanded(archive[0], tmp_path / "here")
+    for path in here.rglob("*.dcm"):
+        assert (tmp_path / "back" / path.relative_to(here)).read_bytes() == path.read_bytes()
+
+
+def changed(folder: Path, **attributes: object) -> Compressed:
+    """Compress a CT image after a change."""
+    write_files(folder, ct_series(1, size=32))
+    dataset = pydicom.dcmread(folder / "0000.dcm")
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(folder / "0000.dcm")
+    return compress(sources([folder / "0000.dcm"]), folder / "x.tfa", ["jpegls"], lossy=NEAR)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"LossyImageCompression": "01"}, "It was compressed lossily before."),
+        ({"LossyImageCompressionMethod": "ISO_10918_1"}, "It was compressed lossily before."),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "Its Photometric Interpretation is not one"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "Its SOP class and modality are not known"),
+        ({"Modality": "MR"}, "Its SOP class and modality are not known"),
+        ({"Modality": "PT"}, "The values of PET are measurements"),
+        ({"Modality": "RTIMAGE"}, "What belongs to radiotherapy is kept lossless."),
+        ({"BitsStored": 11}, "The bits above Bits Stored are in use."),
+        ({"NumberOfFrames": 2}, "It has not the frames that it declares."),
+    ],
+)
+def test_what_must_not_be_lossy_stays_as_it_is(tmp_path: Path, attributes: dict[str, object], reason: str) -> None:
+    made = changed(tmp_path, **attributes)
+    assert made.lossy[0].guard.verdict == "lossless"
+    assert made.lossy[0].guard.reason.startswith(reason)
+    expand(tmp_path / "x.tfa", tmp_path / "back")
+    assert (tmp_path / "back" / "0000.dcm").read_bytes() == (tmp_path / "0000.dcm").read_bytes()
+
+
+def test_an_image_whose_padding_would_change_stays_lossless(tmp_path: Path) -> None:
+    made = changed(tmp_path, PixelPaddingValue=-999)  # a value that air has too
+    assert made.lossy[0].guard.reason.endswith("become padding, or the other way round.") or made.lossy[
+        0
+    ].guard.reason.endswith("Padding would not keep its value.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("jpegls", None, 2, None), "--max-error is for a lossy codec, given by --codec: "),
+        ((None, None, None, 4.0), "--ratio is for a lossy codec, given by --codec: "),
+        ((None, "drg-2009", None, None), "--profile is for a lossy codec, given by --codec: "),
+        (("near_lossless", "mild", None, None), "No profile is called 'mild'; choose among "),
+        (("near_lossless", None, 0, None), "The largest error that is allowed is at least 1"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_in_a_sentence(
+    arguments: tuple[str | None, str | None, int | None, float | None], sentence: str
+) -> None:
+    with pytest.raises(CommandError, match=sentence):
+        lossy_request(*arguments)
+
+
+def test_without_a_lossy_codec_nothing_lossy_is_asked_for() -> None:
+    assert lossy_request("jpegls", None, None, None) is None
+    assert lossy_request("near_lossless", None, 2, 3.5) == LossyTreatment("near_lossless", "esr-strict", 2, 3.5)
+
+
+def test_a_bound_and_a_ratio_are_kept(tmp_path: Path) -> None:
+    write_files(tmp_path, mr_series(2))
+    files = sources([tmp_path])
+    bound = compress(files, tmp_path / "bound.tfa", ["jpegls"], lossy=LossyTreatment("near_lossless", max_error=1))
+    assert bound.lossy[0].max_error == 1
+    asked = compress(files, tmp_path / "ratio.tfa", ["jpegls"], lossy=LossyTreatment("near_lossless", ratio=4.0))
+    assert asked.lossy[0].ratio_allocated is not None
+    assert 4.0 <= asked.lossy[0].ratio_allocated <= CEILING

@@ -1,0 +1,367 @@
+"""Promise P4: nothing is kept lossily but by a rule, and the original goes only once its time is over."""
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+
+import pydicom
+import pytest
+from sqlalchemy import update
+
+from support.datasets import CT_IMAGE, EncodedDataSet, ct_series, mr_series
+from support.house import House, flip_byte
+from support.lossy_codec import Quantised
+from thinfilm_codecs import registry
+from thinfilm_gateway.archive.container.reader import open_container
+from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.decisions import decisions
+from thinfilm_gateway.index.find import Match, Query, Root, find
+from thinfilm_gateway.index.levels import Level
+from thinfilm_gateway.index.locate import locate
+from thinfilm_gateway.index.models import Derivation, Instance, Study
+from thinfilm_gateway.index.status import problems, summary
+from thinfilm_gateway.policy.rules import LossyRule, Serve
+from thinfilm_workers.jobs.lossy_rules import apply_lossy_rules
+from thinfilm_workers.jobs.reindex import reindex
+from thinfilm_workers.jobs.sweep import sweep, tidy
+
+CT_AT_ONCE = LossyRule(modality="CT", delay_days=0, keep_original_days=0)
+CT_KEPT = LossyRule(modality="CT", delay_days=0, keep_original_days=30)
+
+
+@pytest.fixture(autouse=True)
+def quantised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._LOSSY, "near_lossless", Quantised())
+
+
+def apply(house: House) -> int:
+    """Do all that the rules ask for by now."""
+    apply_lossy_rules(house.context)
+    return house.work()
+
+
+def derivations(house: House) -> list[Derivation]:
+    return house.rows(Derivation)
+
+
+def served(house: House) -> set[str]:
+    return {row.sop_instance_uid for row in house.instances() if row.current}
+
+
+def uids(series: list[EncodedDataSet]) -> set[str]:
+    return {each.sop_instance_uid for each in series}
+
+
+def archived(house: House, series: list[EncodedDataSet]) -> list[EncodedDataSet]:
+    house.receive(series)
+    house.work()
+    return series
+
+
+def read(house: House, instance: Instance) -> pydicom.Dataset:
+    """Read an instance from its container alone."""
+    keys = {container.id: container.key for container in house.containers()}
+    with house.context.store.open(keys[instance.container_pk]) as reader:
+        content = b"".join(open_container(reader).stream(instance.container_entry))
+    path = house.context.work_dir / "read.dcm"
+    path.write_bytes(content)
+    found = pydicom.dcmread(path)
+    found.pixel_array  # noqa: B018 - reads all of it
+    path.unlink()
+    return found
+
+
+def test_without_a_rule_nothing_is_ever_lossy(house: House) -> None:
+    series = archived(house, ct_series(3))
+    assert apply(house) == 0
+    assert derivations(house) == []
+    house.assert_archived(series)
+
+
+def test_an_image_becomes_a_derived_object_and_the_original_stays_and_is_served(
+    build_house: Callable[..., House],
+) -> None:
+    house = build_house(lossy=(CT_KEPT,))
+    series = archived(house, ct_series(3))
+    assert apply(house) == 1
+    house.assert_archived(series)
+    assert served(house) == uids(series)
+    rows = derivations(house)
+    assert {row.original_sop_instance_uid for row in rows} == uids(series)
+    instances = {row.sop_instance_uid: row for row in house.instances()}
+    for row in rows:
+        derived = instances[str(row.derived_sop_instance_uid)]
+        found = read(house, derived)
+        assert found.SOPInstanceUID == derived.sop_instance_uid
+        assert found.SourceImageSequence[-1].ReferencedSOPInstanceUID == row.original_sop_instance_uid
+        assert found.LossyImageCompression == "01"
+        assert derived.sop_class_uid == CT_IMAGE
+        assert 0 < row.ratio_stored < row.ratio_allocated <= 5
+        assert (row.codec, row.serve, row.retired_at) == ("near_lossless", "derived", None)
+        assert "not above JPEG's" in row.reason
+        assert row.guarded is not None
+    assert len(house.audits("kept_lossily")) == 3
+    assert house.stray_files() == []
+
+
+def test_a_second_run_decides_nothing_anew(build_house: Callable[..., House]) -> None:
+    house = build_house(lossy=(CT_KEPT,))
+    archived(house, ct_series(3))
+    apply(house)
+    before = [(row.id, row.derived_sop_instance_uid) for row in derivations(house)]
+    assert apply(house) == 0
+    assert [(row.id, row.derived_sop_instance_uid) for row in derivations(house)] == before
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        LossyRule(modality="CT", delay_days=1, keep_original_days=0),
+        LossyRule(modality="MR", delay_days=0, keep_original_days=0),
+        LossyRule(modality="CT", body_part="HEAD", delay_days=0, keep_original_days=0),
+    ],
+)
+def test_what_no_rule_is_due_for_stays_as_it_is(build_house: Callable[..., House], rule: LossyRule) -> None:
+    house = build_house(lossy=(rule,))
+    archived(house, ct_series(2))
+    assert apply(house) == 0
+
+
+def test_an_image_for_which_no_setting_passes_stays_lossless_and_the_reason_is_kept(
+    build_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry._LOSSY, "near_lossless", Quantised(blur=3000))
+    house = build_house(lossy=(CT_AT_ONCE,))
+    series = archived(house, ct_series(2))
+    apply(house)
+    assert [row.derived_sop_instance_uid for row in derivations(house)] == [None, None]
+    assert all("No setting of near_lossless may be taken." in row.reason for row in derivations(house))
+    (event, _) = house.audits("kept_lossless")
+    assert event.detail.startswith("Kept lossless: No setting")
+    assert apply(house) == 0
+    house.assert_archived(series)
+    assert len(house.containers()) == 1
+
+
+def test_after_its_time_the_derived_object_is_served_and_the_original_goes(build_house: Callable[..., House]) -> None:
+    house = build_house(lossy=(CT_AT_ONCE,))
+    series = archived(house, ct_series(3))
+    assert apply(house) == 1
+    assert apply(house) == 1
+    assert served(house) == {row.derived_sop_instance_uid for row in derivations(house)}
+    assert len(house.instances()) == 3
+    assert all(row.retired_at for row in derivations(house))
+    assert len(house.audits("original_retired")) == 3
+    assert list(house.context.spool.names()) == []
+    assert len(house.containers()) == 2
+    tidy(house.context, dt.timedelta(0))
+    assert [container.codecs for container in house.containers()] == ["near_lossless"]
+    assert house.stray_files() == []
+    assert not uids(series) & {row.sop_instance_uid for row in house.instances()}
+
+
+def test_an_original_stays_while_its_time_is_not_over(build_house: Callable[..., House]) -> None:
+    house = build_house(lossy=(CT_KEPT,))
+    series = archived(house, ct_series(1))
+    apply(house)
+    assert apply(house) == 0
+    house.assert_archived(series)
+
+
+@pytest.mark.parametrize("declared", [False, True])
+@pytest.mark.parametrize("committed_first", [False, True])
+def test_a_committed_original_goes_only_by_declared_retention(
+    build_house: Callable[..., House], declared: bool, committed_first: bool
+) -> None:
+    rule = LossyRule(modality="CT", delay_days=0, keep_original_days=0, declared_retention=declared)
+    house = build_house(lossy=(rule,))
+    series = archived(house, ct_series(1))
+
+    def commit() -> None:
+        with house.context.database.session() as session:
+            session.execute(update(Instance).values(committed_at=dt.datetime.now(dt.UTC)))
+
+    if committed_first:
+        commit()
+    apply(house)
+    if not committed_first:
+        commit()
+    apply(house)
+    if declared:
+        assert served(house) == {derivations(house)[0].derived_sop_instance_uid}
+    else:
+        assert served(house) == uids(series)
+        house.assert_archived(series)
+        assert len(derivations(house)) == (0 if committed_first else 1)
+
+
+def test_an_original_stays_when_its_derived_object_is_damaged(build_house: Callable[..., House]) -> None:
+    house = build_house(lossy=(CT_AT_ONCE,))
+    series = archived(house, ct_series(2))
+    apply(house)
+    (container,) = [container for container in house.containers() if container.codecs == "near_lossless"]
+    flip_byte(house.container_path(container.key), container.size_bytes // 2)
+    apply(house)
+    house.assert_archived(series)
+    assert uids(series) <= served(house)
+    assert house.audits("original_retired") == [] or len(house.audits("quarantined")) >= 1
+
+
+def test_an_original_that_comes_again_is_served_again(build_house: Callable[..., House]) -> None:
+    house = build_house(lossy=(CT_AT_ONCE,))
+    series = archived(house, ct_series(2))
+    apply(house)
+    apply(house)
+    archived(house, series)
+    assert served(house) == uids(series)
+    house.assert_archived(series)
+    assert all(row.retired_at is None for row in derivations(house))
+    apply(house)
+    assert served(house) == {row.derived_sop_instance_uid for row in derivations(house)}
+
+
+def test_an_original_that_comes_again_stays_for_as_long_as_the_first_time(build_house: Callable[..., House]) -> None:
+    house = build_house(lossy=(CT_KEPT,))
+    series = archived(house, ct_series(1))
+    apply(house)
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(days=40)
+    with house.context.database.session() as session:
+        session.execute(update(Derivation).values(decided_at=past, retire_at=past + dt.timedelta(days=30)))
+    apply(house)
+    assert derivations(house)[0].retired_at is not None
+    archived(house, series)
+    assert apply(house) == 0
+    assert served(house) == uids(series)
+    left = (derivations(house)[0].retire_at or past) - dt.datetime.now(dt.UTC)
+    assert dt.timedelta(days=29) < left <= dt.timedelta(days=30)
+
+
+def test_the_sweep_gives_received_images_a_job_while_a_lossy_job_waits(build_house: Callable[..., House]) -> None:
+    house = build_house(lossy=(CT_KEPT,))
+    archived(house, ct_series(2))
+    apply_lossy_rules(house.context)
+    late = ct_series(3)[2:]
+    house.receive(late)
+    sweep(house.context)
+    house.work()
+    house.assert_archived(late)
+
+
+def test_a_repeated_derivation_gives_the_same_object(build_house: Callable[..., House]) -> None:
+    house = build_house(lossy=(CT_KEPT,))
+    archived(house, mr_series(1) + ct_series(2))
+    apply(house)
+    first = [(row.sop_instance_uid, row.sha256) for row in house.instances() if not row.current]
+    with house.context.database.session() as session:
+        for row in session.query(Derivation):
+            session.delete(row)
+    apply(house)
+    assert [(row.sop_instance_uid, row.sha256) for row in house.instances() if not row.current] == first
+    assert len(derivations(house)) == 2
+    assert house.stray_files() == []
+
+
+def located(house: House, level: Level, **keys: str) -> list[tuple[str, bool]]:
+    """Return what a retrieve request finds: the UIDs, and whether nothing is to be sent for them."""
+    with house.context.database.reading() as session:
+        return [(one.sop_instance_uid, one.is_gone) for one in locate(session, level, keys)]
+
+
+def found(house: House, level: Level, **keys: str) -> list[Match]:
+    with house.context.database.reading() as session:
+        return list(find(session, Query(level, Root.STUDY, keys)))
+
+
+def test_while_the_original_is_kept_both_can_be_retrieved_and_one_is_counted(
+    build_house: Callable[..., House],
+) -> None:
+    house = build_house(lossy=(CT_KEPT,))
+    (original,) = archived(house, ct_series(1))
+    apply(house)
+    (row,) = derivations(house)
+    derived = str(row.derived_sop_instance_uid)
+    study = house.rows(Study)[0].study_instance_uid
+    assert located(house, Level.STUDY, StudyInstanceUID=study) == [(original.sop_instance_uid, False)]
+    for uid in (original.sop_instance_uid, derived):
+        assert located(house, Level.IMAGE, SOPInstanceUID=uid) == [(uid, False)]
+    (match,) = found(house, Level.STUDY, NumberOfStudyRelatedInstances="")
+    assert match.values["NumberOfStudyRelatedInstances"] == 1
+    (match,) = found(house, Level.IMAGE, StudyInstanceUID=study, AlternateRepresentationSequence="")
+    assert match.values["SOPInstanceUID"] == original.sop_instance_uid
+    assert match.alternate is not None
+    assert match.alternate.sop_instance_uid == derived
+    assert match.alternate.sop_class_uid == CT_IMAGE
+    assert found(house, Level.IMAGE, StudyInstanceUID=study)[0].alternate is None
+
+
+@pytest.mark.parametrize("serve", ["derived", "failure"])
+def test_a_request_for_an_original_that_is_gone_gets_what_its_rule_says(
+    build_house: Callable[..., House], serve: Serve
+) -> None:
+    house = build_house(lossy=(CT_AT_ONCE.model_copy(update={"serve": serve}),))
+    (original,) = archived(house, ct_series(1))
+    apply(house)
+    apply(house)
+    derived = str(derivations(house)[0].derived_sop_instance_uid)
+    expected = (derived, False) if serve == "derived" else (original.sop_instance_uid, True)
+    assert located(house, Level.IMAGE, SOPInstanceUID=original.sop_instance_uid) == [expected]
+    both = f"{original.sop_instance_uid}\\{derived}"
+    assert set(located(house, Level.IMAGE, SOPInstanceUID=both)) == {(derived, False), expected}
+    assert located(house, Level.IMAGE, SOPInstanceUID=derived) == [(derived, False)]
+    (match,) = found(house, Level.IMAGE, SOPInstanceUID=original.sop_instance_uid, InstanceAvailability="")
+    assert match.values["SOPInstanceUID"] == original.sop_instance_uid
+    assert match.values["InstanceAvailability"] == "UNAVAILABLE"
+    assert match.alternate is not None
+    assert match.alternate.sop_instance_uid == derived
+    study = house.rows(Study)[0].study_instance_uid
+    assert [one.values["SOPInstanceUID"] for one in found(house, Level.IMAGE, StudyInstanceUID=study)] == [derived]
+    (match,) = found(house, Level.STUDY, NumberOfStudyRelatedInstances="")
+    assert match.values["NumberOfStudyRelatedInstances"] == 1
+
+
+@pytest.mark.parametrize("retired", [False, True])
+def test_a_rebuilt_index_has_the_map_that_the_derived_objects_tell(
+    build_house: Callable[..., House], tmp_path: Path, retired: bool
+) -> None:
+    rule = CT_AT_ONCE if retired else CT_KEPT
+    house = build_house(lossy=(rule,))
+    series = archived(house, ct_series(2))
+    apply(house)
+    if retired:
+        apply(house)
+        tidy(house.context, dt.timedelta(0))
+    before = derivations(house)
+    url = f"sqlite:///{tmp_path / 'rebuilt.sqlite'}"
+    database = Database(url)
+    database.upgrade()
+    database.dispose()
+    rebuilt = build_house(database_url=url, lossy=(rule,))
+    assert reindex(rebuilt.context).damages == ()
+
+    def told(row: Derivation) -> tuple[object, ...]:
+        return (
+            row.original_sop_instance_uid,
+            row.derived_sop_instance_uid,
+            row.codec,
+            row.setting,
+            round(row.ratio_allocated or 0, 2),
+            row.retired_at is None,
+        )
+
+    assert set(map(told, derivations(rebuilt))) == set(map(told, before))
+    assert served(rebuilt) == served(house)
+    if not retired:
+        rebuilt.assert_archived(series)
+    assert apply(rebuilt) == 0  # nobody knows any more which originals were committed: they stay
+
+
+def test_status_tells_how_many_images_are_lossy_and_no_conflict(build_house: Callable[..., House]) -> None:
+    house = build_house(lossy=(CT_KEPT,))
+    archived(house, ct_series(2))
+    apply(house)
+    with house.context.database.reading() as session:
+        told = summary(session)
+        assert problems(session) == []
+        reasons = [one.reason for one in decisions(session)]
+    assert (told.lossy, told.retired, told.conflicts, told.instances) == (2, 0, 0, 4)
+    assert all("not above JPEG's" in reason for reason in reasons)
