@@ -10,7 +10,7 @@ import numpy.typing as npt
 from thinfilm_codecs.lossless import model_files
 from thinfilm_codecs.lossy.exact import Floats, largest_sum, prove, prove_norms
 
-CURRENT = "a75cc277b1deb4d5de8644abfc88ce7e"
+CURRENT = "3a17253c5e3db4123dc0631ae5f6a783"
 """Identity of the model that encoders use; older ones stay in `models`, since streams name them."""
 
 QUALITIES = 64

@@ -22,7 +22,7 @@ _log = structlog.get_logger()
 
 _WARM_UP = 30
 _CALIBRATION = 96
-_LINEAR_SHARE = 0.01
+_LINEAR_SHARE = 0.1
 
 
 LOSSES = {"mse": squared_error, "ms-ssim": structural_dissimilarity}
@@ -35,7 +35,7 @@ class Plan:
 
     variant: str
     steps: int
-    rate: float = 1e-3  # largest learning rate; it falls to a fiftieth along a cosine
+    rate: float = 2e-4  # largest learning rate; it falls to a fiftieth along a cosine
     batch: int = 3
     seed: int = 0
     loss: str = "mse"

@@ -12,7 +12,8 @@ from thinfilm_codecs.training.vae.network import LATENTS, LEVELS, Autoencoder, h
 
 _BANDS = (1, 3, 6, 10, 16, 25, 40, 64, 100, 160, LATENTS)
 _STEPS_PER_LOGARITHM = 2.0
-_FIT_STEPS = 300
+_FIT_STEPS = 2000
+_FIT_RATE = 0.03
 
 
 def start(network: Autoencoder, values: Tensor) -> None:
@@ -61,9 +62,10 @@ def _fit_scales(network: Autoencoder, scaled: Tensor) -> None:
         features = torch.nn.Sequential(*before)(hyper)
         last.weight.zero_()
         last.bias.copy_(symbols.abs().mean((0, 2, 3)).add(0.05).log2())
-    optimiser = torch.optim.Adam(last.parameters(), 0.02)
+    optimiser = torch.optim.Adam(last.parameters(), _FIT_RATE)
     random = torch.Generator().manual_seed(0)
-    for _ in range(_FIT_STEPS):
+    for step in range(_FIT_STEPS):
+        optimiser.param_groups[0]["lr"] = _FIT_RATE * (1 - step / _FIT_STEPS)
         picked = torch.randint(len(scaled), (16,), generator=random)
         spent = -log_logistic(symbols[picked], last(features[picked]).clamp(-5, 10)).mean()
         optimiser.zero_grad()
