@@ -113,6 +113,7 @@ def test_a_running_job_may_end_before_the_worker_stops(build_house: Callable[...
 
 
 def test_the_jobs_of_a_killed_embedded_gateway_are_taken_up_when_it_starts_again(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
     house = House.build(tmp_path, database_url="")
     house.context.database.upgrade()
     series = ct_series(3)
