@@ -14,6 +14,11 @@ def keep_linear_algebra_on_one_thread() -> None:
         os.environ.setdefault(name, "1")
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use: so many groups or stacks are worked on at a time."""
+    return len(os.sched_getaffinity(0))
+
+
 def step_back() -> None:
     """Give way to all processes of ordinary priority (P9: compression never holds up ingest)."""
     os.nice(_NICENESS)

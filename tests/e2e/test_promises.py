@@ -5,7 +5,7 @@
 | P1 durable before success | gateway/dimse/test_storage.py, gateway/dimse/test_server.py, gateway/bench/test_chaos.py |
 | P2 byte-exact | e2e/test_end_to_end.py, e2e/test_odd_input.py, e2e/test_orthanc.py, gateway/archive/test_pack.py |
 | P3 never delete what is not proven | workers/test_compress.py, workers/test_crashes.py, workers/test_evict.py |
-| P4 lossy is never silent | nothing is lossy yet: the test comes with the first lossy codec |
+| P4 lossy is never silent | workers/test_lossy_rules.py, e2e/test_lossy.py, gateway/archive/test_derivation.py |
 | P5 the broker is not the truth | workers/test_celery.py, `thinfilm bench chaos` |
 | P6 the index is not the truth either | workers/test_reindex.py |
 | P7 containers are immutable | gateway/archive/test_container_format.py, gateway/archive/test_container_damage.py |

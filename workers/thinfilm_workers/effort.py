@@ -1,11 +1,11 @@
 """How hard a job tries: less when it failed before, and less while many others wait (P9)."""
 
-import os
 from dataclasses import dataclass
 
 import structlog
 
 from thinfilm_codecs import registry
+from thinfilm_gateway.background import usable_cores
 from thinfilm_gateway.index import jobs
 from thinfilm_gateway.index.jobs import ClaimedJob
 from thinfilm_gateway.policy import lossless
@@ -41,7 +41,7 @@ def effort(context: Context, job: ClaimedJob) -> Effort:
             "tries_less_hard", job=job.id, attempt=job.attempts, jobs_due=due, codecs=treatment.codecs,
             preset=treatment.preset,
         )  # fmt: skip
-    return Effort(treatment, len(os.sched_getaffinity(0)) if job.attempts == 1 else 1)
+    return Effort(treatment, usable_cores() if job.attempts == 1 else 1)
 
 
 def _steps_of_attempt(attempt: int, max_attempts: int) -> int:

@@ -80,8 +80,7 @@ def record_released(session: Session, released: Iterable[ReleasedJob]) -> None:
     """Note what became of jobs whose worker is gone; what waited for one that has failed stays as received."""
     for job in released:
         log.warning("job_released", job=job.id, state=job.state.value, reason=job.error)
-        if job.state is JobState.FAILED and job.kind == jobs.COMPRESS and job.series_pk is not None:
-            archiving.give_up(session, job.series_pk, job.error)
+        _give_up(session, job, job.state, job.error)
 
 
 def _run(context: Context, job: ClaimedJob, owner: str) -> None:
@@ -129,5 +128,10 @@ def _record_failure(context: Context, job: ClaimedJob, owner: str, error: Except
     sentence = str(error) or type(error).__name__
     with context.database.session() as session:
         state = jobs.fail(session, job.id, owner, sentence, context.settings.max_attempts)
-        if state is JobState.FAILED and job.kind == jobs.COMPRESS and job.series_pk is not None:
-            archiving.give_up(session, job.series_pk, sentence)
+        _give_up(session, job, state, sentence)
+
+
+def _give_up(session: Session, job: ClaimedJob | ReleasedJob, state: JobState | None, sentence: str) -> None:
+    """Let what waited for a compression that has failed for good stay as received."""
+    if state is JobState.FAILED and job.kind == jobs.COMPRESS and job.series_pk is not None:
+        archiving.give_up(session, job.series_pk, sentence)

@@ -33,6 +33,11 @@ def write(folder: Path) -> str:
     return mark
 
 
+def files_beside(folder: Path) -> list[Path]:
+    """Return all files below a folder, half ones too, but for its mark."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.name != FILE_NAME]
+
+
 def complaint(folder: Path, expected: str | None) -> str | None:
     """Return the sentence that says that this is not the folder of the mark `expected`, and names the mend.
 

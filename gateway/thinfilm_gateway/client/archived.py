@@ -34,7 +34,7 @@ def await_archived(
             for _ in range(sum(row.archived == row.instances for row in rows) - shown):
                 shown += 1
                 advance()
-            left = 0 if kept_copies else _spool_files(settings)
+            left = 0 if kept_copies else len(mark.files_beside(settings.spool_dir))
             if not left and all(row.archived == row.instances for row in rows):
                 return rows
             if time.monotonic() > deadline:
@@ -45,8 +45,3 @@ def await_archived(
             time.sleep(LOOK_EVERY_SECONDS)
     finally:
         database.dispose()
-
-
-def _spool_files(settings: Settings) -> int:
-    """Count the files of the spool, but for the mark by which it is known."""
-    return sum(path.is_file() and path.name != mark.FILE_NAME for path in settings.spool_dir.rglob("*"))

@@ -15,6 +15,7 @@ from thinfilm_gateway.archive.container.reader import open_container
 from thinfilm_gateway.archive.container.report import PackReport
 from thinfilm_gateway.archive.lossy import Decision, LossyFiles, derive_files
 from thinfilm_gateway.archive.store import FileReader
+from thinfilm_gateway.background import usable_cores
 from thinfilm_gateway.commands.errors import CommandError, plainly
 from thinfilm_gateway.commands.lossy_rows import LossySeries, lossy_series
 from thinfilm_gateway.policy import lossless
@@ -75,7 +76,7 @@ def compress(
         raise CommandError(str(error)) from None
     if os.path.lexists(output):
         raise CommandError(f"{output} is there already; remove it or give another name.")
-    threads = len(os.sched_getaffinity(0))
+    threads = usable_cores()
     with plainly(), contextlib.ExitStack() as stack:
         try:
             bytes_in = sum(source.path.stat().st_size for source in sources)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, aliased
 from thinfilm_gateway.index import audit
 from thinfilm_gateway.index.ingest import Received, received_row
 from thinfilm_gateway.index.jobs import RECOMPRESS, RETIRE
-from thinfilm_gateway.index.models import Container, Derivation, Instance, Job, Series
+from thinfilm_gateway.index.models import Container, Derivation, Instance, Job, Series, tells_of
 from thinfilm_gateway.index.sql import insert_into, one_of
 from thinfilm_gateway.index.states import InstanceState, JobState
 from thinfilm_gateway.policy.rules import LossyRule, matching_rule
@@ -198,8 +198,7 @@ def originals_to_retire(session: Session, series_pk: int, rule: LossyRule | None
         .join(
             original,
             and_(
-                original.sop_instance_uid == Derivation.original_sop_instance_uid,
-                original.sha256 == Derivation.original_sha256,
+                tells_of(original),
                 original.state == InstanceState.ARCHIVED,
                 original.current,
             ),
@@ -317,14 +316,7 @@ def _due(rule: LossyRule, now: dt.datetime) -> list[Any]:
 
 
 def _is_decided() -> Any:
-    return (
-        select(Derivation.id)
-        .where(
-            Derivation.original_sop_instance_uid == Instance.sop_instance_uid,
-            Derivation.original_sha256 == Instance.sha256,
-        )
-        .exists()
-    )
+    return select(Derivation.id).where(tells_of(Instance)).exists()
 
 
 def _retirable(now: dt.datetime) -> list[Any]:

@@ -12,7 +12,7 @@ from thinfilm_gateway.index.derived import DERIVED_ATTRIBUTES, Below, availabili
 from thinfilm_gateway.index.keys import ENTITIES, KEY_ATTRIBUTES, KeyAttribute
 from thinfilm_gateway.index.levels import UNIQUE_KEYS, InvalidIdentifier, Level
 from thinfilm_gateway.index.matching import Condition, condition
-from thinfilm_gateway.index.models import Derivation, Instance, Patient, Series, Study
+from thinfilm_gateway.index.models import Derivation, Instance, Patient, Series, Study, tells_of
 from thinfilm_gateway.index.sql import one_of
 
 ROWS_AT_A_TIME = 200
@@ -193,11 +193,7 @@ def _derived_uid() -> Any:
     """Return the UID of the object derived from an original that is kept, as a column."""
     return (
         select(Derivation.derived_sop_instance_uid)
-        .where(
-            Derivation.original_sop_instance_uid == Instance.sop_instance_uid,
-            Derivation.original_sha256 == Instance.sha256,
-            Derivation.retired_at.is_(None),
-        )
+        .where(tells_of(Instance), Derivation.retired_at.is_(None))
         .scalar_subquery()
     )
 

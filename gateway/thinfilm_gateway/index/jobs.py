@@ -13,6 +13,7 @@ from sqlalchemy import CursorResult, delete, func, literal_column, or_, select, 
 from sqlalchemy.orm import Session, aliased
 
 from thinfilm_gateway.index.models import Job
+from thinfilm_gateway.index.rows import Row
 from thinfilm_gateway.index.sql import insert_into
 from thinfilm_gateway.index.states import JobState
 from thinfilm_gateway.index.transitions import move_job
@@ -69,19 +70,7 @@ def request_compression(
 
     A series whose job is running gets a further one, which waits until that has ended.
     """
-    now = now or _now()
-    rows = [
-        {
-            "kind": COMPRESS,
-            "series_pk": series_pk,
-            "queue": COMPRESS_CPU,
-            "state": JobState.WAITING,
-            "not_before": not_before,
-            "attempts": 0,
-            "created_at": now,
-        }
-        for series_pk in sorted(series_pks)  # in one order everywhere, so that two transactions never lock crosswise
-    ]
+    rows = _waiting_rows(COMPRESS, series_pks, not_before, now or _now())
     if not rows:
         return
     statement = insert_into(session, Job).on_conflict_do_update(
@@ -95,20 +84,23 @@ def request_compression(
 def request(session: Session, kind: str, series_pks: Collection[int], now: dt.datetime | None = None) -> None:
     """See to it that each series has a waiting job of this kind, due at once where it had none."""
     now = now or _now()
-    rows = [
+    if rows := _waiting_rows(kind, series_pks, now, now):
+        session.connection().execute(insert_into(session, Job).on_conflict_do_nothing(), rows)
+
+
+def _waiting_rows(kind: str, series_pks: Collection[int], not_before: dt.datetime, now: dt.datetime) -> list[Row]:
+    return [
         {
             "kind": kind,
             "series_pk": series_pk,
             "queue": COMPRESS_CPU,
             "state": JobState.WAITING,
-            "not_before": now,
+            "not_before": not_before,
             "attempts": 0,
             "created_at": now,
         }
-        for series_pk in sorted(series_pks)
+        for series_pk in sorted(series_pks)  # in one order everywhere, so that two transactions never lock crosswise
     ]
-    if rows:
-        session.connection().execute(insert_into(session, Job).on_conflict_do_nothing(), rows)
 
 
 def retry_failed(session: Session, kinds: Collection[str], now: dt.datetime | None = None) -> int:

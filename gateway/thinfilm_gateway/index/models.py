@@ -10,7 +10,19 @@ import enum
 import functools
 from typing import Any
 
-from sqlalchemy import BigInteger, Enum, ForeignKey, Index, Integer, Text, TypeDecorator, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    and_,
+    text,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import DateTime
@@ -331,6 +343,14 @@ class Derivation(Base):
     decided_at: Mapped[dt.datetime]
     retire_at: Mapped[dt.datetime | None]  # from here on the original may go; None: it stays
     retired_at: Mapped[dt.datetime | None]  # since when the original is gone
+
+
+def tells_of(original: type[Instance]) -> ColumnElement[bool]:
+    """Return the condition that a row of the map tells of an instance as its original."""
+    return and_(
+        Derivation.original_sop_instance_uid == original.sop_instance_uid,
+        Derivation.original_sha256 == original.sha256,
+    )
 
 
 class AuditEvent(Base):

@@ -5,7 +5,6 @@ The lossless originals stay as they are; `retire` lets them go later.
 
 import datetime as dt
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -18,6 +17,7 @@ from thinfilm_gateway.archive.container.pack import ReadyFrames, Source, pack
 from thinfilm_gateway.archive.container.reader import open_container
 from thinfilm_gateway.archive.lossy import LossyFiles, derive_files
 from thinfilm_gateway.archive.store import new_key
+from thinfilm_gateway.background import usable_cores
 from thinfilm_gateway.index import audit, derivations
 from thinfilm_gateway.index.derivations import Archived, Decided, Derived, Measured, StoredContainer
 from thinfilm_gateway.index.jobs import ClaimedJob
@@ -64,7 +64,7 @@ def _keep_lossily(
     sources = _restore(context, originals, folder, lease)
     hard, where = context.treatment.preset, context.treatment.device
     treatment = LossyTreatment(rule.codec, rule.profile, rule.max_error, rule.ratio, hard, where)
-    files = derive_files(sources, folder, treatment, _cores(), lease.check, now)
+    files = derive_files(sources, folder, treatment, usable_cores(), lease.check, now)
     lossy = [number for number, decision in enumerate(files.decisions) if decision.derived_uid]
     stored = _store(context, files, lossy, lease) if lossy else None
     derived = _derived(files, lossy, stored) if stored else {}
@@ -90,10 +90,6 @@ def _keep_lossily(
     log.info("images_kept_lossily", instances=len(lossy), lossless=len(originals) - len(lossy))
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def _restore(context: Context, originals: Sequence[Archived], folder: Path, lease: Lease) -> list[Source]:
     """Write the files of the originals as they were received, each proven by its SHA-256."""
     sources: list[Source] = []
@@ -116,7 +112,7 @@ def _store(context: Context, files: LossyFiles, lossy: Sequence[int], lease: Lea
     sources = [Source(files.sources[number].path, files.decisions[number].derived_uid) for number in lossy]
     ready = _renumbered(files.ready, lossy)
     try:
-        report = pack(sources, packed, context.treatment, lambda count: lease.check(), _cores(), ready)
+        report = pack(sources, packed, context.treatment, lambda count: lease.check(), usable_cores(), ready)
         lease.check()
         context.store.put(key, packed)
     finally:

@@ -1,7 +1,6 @@
 """What a gateway that has settled must not have: rows without files, files without rows, work that never ended."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from sqlalchemy import select
 
@@ -51,11 +50,6 @@ def _half_files(database: Database, settings: Settings) -> Iterator[str]:
     for path, size in sorted(sizes.items()):
         if not path.is_file() or path.stat().st_size != size:
             yield f"A row names {path}, which is not there in its {size} bytes."
-    for path in sorted(_files(spool) + _files(archive)):
+    for path in sorted(mark.files_beside(spool) + mark.files_beside(archive)):
         if path not in sizes and path not in named:
             yield f"No row names {path}."
-
-
-def _files(folder: Path) -> list[Path]:
-    """Return all files of a folder, but for the mark by which it is known."""
-    return [path for path in folder.rglob("*") if path.is_file() and path.name != mark.FILE_NAME]
