@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -31,6 +32,7 @@ from support import neural_goldens
 from support.containers import BytesReader
 from support.datasets import EncodedDataSet, ct_series, encoded_data_sets, one_of_each
 from support.house import House, flip_byte, make_due
+from support.objects import write_files
 from support.receiver import Running, running_receiver
 from support.scu import Answer, store_all
 from support.servers import stoppable_redis
@@ -40,8 +42,12 @@ from thinfilm_codecs.codec import Codec
 from thinfilm_codecs.lossless.neural import Neural, Preset, compiled, reference
 from thinfilm_codecs.lossless.neural.backends import Kernel
 from thinfilm_gateway.archive.container.reader import open_container
+from thinfilm_gateway.commands.compress import compress, sources
+from thinfilm_gateway.commands.expand import expand
 from thinfilm_gateway.dimse import status
 from thinfilm_gateway.dispatch import Broker, BrokerAway, send_due
+from thinfilm_gateway.policy.lossy import LossyTreatment
+from thinfilm_gateway.policy.rules import LossyRule
 from thinfilm_workers.context import Context
 from thinfilm_workers.jobs.evict import evict
 from thinfilm_workers.jobs.reindex import reindex
@@ -243,6 +249,28 @@ def test_p8_a_kept_stream_decodes_to_the_same_samples_on_every_back_end(monkeypa
         monkeypatch.setattr("thinfilm_codecs.lossless.neural.codec.back_end", lambda device, it=back_end: it)
         decoded = Neural(Preset.FAST).decode(stream, golden.block.layout, parameters)
         assert neural_goldens.hashed(decoded.tobytes()) == expected
+
+
+# P4: lossy is never silent
+
+
+def test_p4_no_sample_changes_but_under_another_uid_flagged_and_below_the_ceiling(tmp_path: Path) -> None:
+    files = write_files(tmp_path / "in", SERIES)
+    compress(sources([tmp_path / "in"]), tmp_path / "x.tfa", ["jpegls"], lossy=LossyTreatment("near_lossless"))
+    expand(tmp_path / "x.tfa", tmp_path / "back")
+    for file in files:
+        was, found = pydicom.dcmread(file.path), pydicom.dcmread(tmp_path / "back" / file.path.name)
+        assert (found.pixel_array != was.pixel_array).any()
+        assert found.SOPInstanceUID != was.SOPInstanceUID
+        assert found.ImageType[0] == "DERIVED"
+        assert found.LossyImageCompression == "01"
+        assert float(found.LossyImageCompressionRatio) <= 5
+        assert found.SourceImageSequence[0].ReferencedSOPInstanceUID == was.SOPInstanceUID
+
+
+def test_p4_a_ratio_above_the_ceiling_is_refused_when_the_settings_are_read() -> None:
+    with pytest.raises(ValueError, match="above the ceiling of 5"):
+        LossyRule(modality="CT", ratio=8, delay_days=0, keep_original_days=0)
 
 
 # P9: compression never holds up ingest, and a codec that fails falls back
