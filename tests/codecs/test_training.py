@@ -18,7 +18,8 @@ from thinfilm_codecs.lossless.neural.model import Linear, from_arrays, shipped
 from thinfilm_codecs.lossless.neural.planes import Geometry, padded, unpadded
 from thinfilm_codecs.training import gathering, neural, prior, runs, stacks, validation
 from thinfilm_codecs.training.network import TrainedNetwork
-from thinfilm_codecs.training.runs import OtherRun, Plan
+from thinfilm_codecs.training.resuming import OtherRun
+from thinfilm_codecs.training.runs import Plan
 from thinfilm_codecs.training.stacks import NoTrainingData, Series
 
 SHORT = ["--steps", "50", "--batch", "256", "--most", "4000"]

@@ -12,6 +12,7 @@ from pydicom.data import get_testdata_file
 
 from thinfilm_codecs.lossy.vae import transforms
 from thinfilm_codecs.lossy.vae.model import from_arrays
+from thinfilm_codecs.training.resuming import OtherRun
 from thinfilm_codecs.training.stacks import Series
 from thinfilm_codecs.training.vae import ablation, crops, run, start
 from thinfilm_codecs.training.vae.__main__ import main
@@ -63,7 +64,7 @@ def test_training_that_was_stopped_ends_where_it_would_have_without(
         train(drawn, Plan("ours", 4), "cpu", tmp_path / "parts", every=2)
     monkeypatch.setattr(run, "_step", step)
     assert _digest(train(drawn, Plan("ours", 4), "cpu", tmp_path / "parts", every=2)) == _digest(whole)
-    with pytest.raises(run.OtherRun):
+    with pytest.raises(OtherRun):
         train(drawn, Plan("ours", 5), "cpu", tmp_path / "parts")
 
 

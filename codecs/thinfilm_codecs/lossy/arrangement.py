@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thinfilm_codecs.blocks import BlockLayout, FrameAxis, PixelBlock, SampleArray
+from thinfilm_codecs.errors import CorruptStream
 
 _GROUP_SAMPLES = 1 << 23
 _GROUP_FRAMES = 4096
@@ -29,6 +30,13 @@ class Arrangement:
 
     places: int
     run: int
+
+    @staticmethod
+    def stated(codec_id: str, places: int, run: int, frames: int) -> "Arrangement":
+        """Return what the stream of a codec says of a group of so many frames. Raises CorruptStream if it cannot be."""
+        if not (places and run and (places - 1) * run < frames):
+            raise CorruptStream(f"The {codec_id} stream has {places} places in runs of {run}, more than its frames.")
+        return Arrangement(places, run)
 
     def frames_of(self, frames: int) -> list[npt.NDArray[np.int64]]:
         """Return for each place its frames of a group of so many, in order."""

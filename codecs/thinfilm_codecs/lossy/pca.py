@@ -13,6 +13,7 @@ import numpy.typing as npt
 from thinfilm_codecs.blocks import BlockLayout, FrameAxis, PixelBlock, SampleArray
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
 from thinfilm_codecs.lossless.neural import Neural
+from thinfilm_codecs.lossless.neural.values import ValueMap
 from thinfilm_codecs.lossless.sealed import seal, unseal
 from thinfilm_codecs.lossy.arrangement import ALONE, Arrangement, arrangement_of, frames_per_group
 from thinfilm_codecs.lossy.codec import LossyCodec
@@ -198,12 +199,9 @@ def _unpacked(payload: bytes, layout: BlockLayout) -> tuple[_Basis, bytes]:
     version, step, components, places, run, minimum, span = _HEADER.unpack_from(payload)
     if version != VERSION or not 1 <= step <= _LARGEST_STEP:
         raise CorruptStream(f"The pca stream is of version {version}, step {step}: unknown.")
-    limits = np.iinfo(layout.dtype)
-    if minimum < limits.min or minimum + span > limits.max:
+    if not ValueMap(minimum, span).fits(layout.dtype):
         raise CorruptStream(f"The samples of the pca stream do not fit {layout.dtype}.")
-    if not (places and run and (places - 1) * run < layout.frames):
-        raise CorruptStream(f"The pca stream has {places} places in runs of {run}, more than its frames.")
-    arrangement = Arrangement(places, run)
+    arrangement = Arrangement.stated("pca", places, run, layout.frames)
     volumes = arrangement.volumes(layout.frames)
     if not 1 <= components <= volumes <= _MOST_VOLUMES:
         raise CorruptStream(f"The pca stream has {components} components of {volumes} volumes.")

@@ -20,16 +20,13 @@ from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_codecs.lossless import model_files
 from thinfilm_codecs.lossy.autoencoders.codec import Range
 from thinfilm_codecs.lossy.autoencoders.layers import ONE_BITS, WEIGHT_BITS, Shape
+from thinfilm_codecs.training.resuming import OtherRun, keep, resumed, share_of_rate
 from thinfilm_codecs.training.stacks import NoTrainingData, Series, read_all
 
 _log = structlog.get_logger()
 
 _WARM_UP = 100
 _SAVE_SECONDS = 60
-
-
-class OtherRun(Exception):
-    """A checkpoint is of another plan; the message says which file."""
 
 
 class Crops:
@@ -98,15 +95,34 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def read_series(given: argparse.Namespace) -> list[Series]:
-    """Return the series to train on; ends the program with a sentence where there are none."""
-    try:
-        return read_all(given.data, given.leave_out)
-    except NoTrainingData as error:
-        sys.exit(str(error))
+    """Return the series to train on. Raises NoTrainingData where there are none."""
+    return read_all(given.data, given.leave_out)
 
 
 Loss = Callable[[Tensor, np.random.Generator], tuple[Tensor, dict[str, float]]]
 """Takes crops and the step's own randomness; returns what is to fall, and what to log."""
+
+
+def make_model(
+    network: nn.Module,
+    layers: nn.ModuleDict,
+    shapes: Sequence[Shape],
+    loss: Loss,
+    prove: Callable[[dict[str, npt.NDArray[Any]]], object],
+    given: argparse.Namespace,
+) -> None:
+    """Read the data, train the network of these layers, and write their model file.
+
+    prove: raises ValueError where the integers of the model would not be exact. Ends the program with a sentence where
+    there is nothing to train on, or the checkpoint is of another run.
+    """
+    try:
+        train(network, loss, Crops(read_series(given), given.seed, given.batch, given.side), given)
+    except (NoTrainingData, OtherRun) as error:
+        sys.exit(str(error))
+    arrays = exported(shapes, layers)
+    prove(arrays)
+    write_model(arrays, given.models)
 
 
 def train(network: nn.Module, loss: Loss, draw: Crops, given: argparse.Namespace) -> None:
@@ -116,27 +132,14 @@ def train(network: nn.Module, loss: Loss, draw: Crops, given: argparse.Namespace
     arguments.
     """
     optimiser = torch.optim.Adam(network.parameters(), given.rate)
-    plan, step = _plan(given), 0
-    if given.checkpoint.exists():
-        kept = torch.load(given.checkpoint, map_location=given.device, weights_only=True)
-        if kept["plan"] != plan:
-            raise OtherRun(f"The checkpoint {given.checkpoint} is of other arguments; name another, or delete it.")
-        network.load_state_dict(kept["network"])
-        optimiser.load_state_dict(kept["optimiser"])
-        step = kept["step"]
+    plan = _plan(given)
+    step = resumed(given.checkpoint, plan, "other arguments", network, optimiser, given.device)
     started = saved = time.monotonic()
     averages: dict[str, float] = {}
 
-    def save() -> None:
-        fresh = given.checkpoint.with_name(given.checkpoint.name + ".new")
-        state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "plan": plan, "step": step}
-        torch.save(state, fresh)
-        fresh.replace(given.checkpoint)
-
     while step < given.steps:
-        share = min(1.0, (step + 1) / _WARM_UP) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / given.steps)))
         for group in optimiser.param_groups:
-            group["lr"] = given.rate * share
+            group["lr"] = given.rate * share_of_rate(step, given.steps, _WARM_UP)
         torch.manual_seed(given.seed * 1_000_003 + step)
         falling, noted = loss(draw(step).to(given.device), np.random.default_rng((given.seed, step, 1)))
         optimiser.zero_grad()
@@ -151,9 +154,9 @@ def train(network: nn.Module, loss: Loss, draw: Crops, given: argparse.Namespace
         if time.monotonic() - started >= given.seconds:
             break
         if time.monotonic() - saved > _SAVE_SECONDS:
-            save()
+            keep(given.checkpoint, plan, step, network, optimiser)
             saved = time.monotonic()
-    save()
+    keep(given.checkpoint, plan, step, network, optimiser)
 
 
 def _plan(given: argparse.Namespace) -> str:

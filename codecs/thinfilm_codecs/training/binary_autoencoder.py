@@ -91,11 +91,7 @@ def main() -> None:
             falling = falling + given.adversarial * adversary.deceit(crops, found)
         return falling, {"error": error.item(), "ones": ones.item()}
 
-    draw = autoencoders.Crops(autoencoders.read_series(given), given.seed, given.batch, given.side)
-    autoencoders.train(network, loss, draw, given)
-    arrays = autoencoders.exported(ENCODER + DECODER, network.layers)
-    from_arrays(arrays)  # raises where the integers would not be exact
-    autoencoders.write_model(arrays, given.models)
+    autoencoders.make_model(network, network.layers, ENCODER + DECODER, loss, from_arrays, given)
 
 
 if __name__ == "__main__":

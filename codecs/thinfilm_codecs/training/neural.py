@@ -19,7 +19,8 @@ from thinfilm_codecs.lossless.neural import compiled, shape
 from thinfilm_codecs.lossless.neural.model import from_arrays
 from thinfilm_codecs.training.gathering import gather, joined
 from thinfilm_codecs.training.prior import pooled
-from thinfilm_codecs.training.runs import OtherRun, Plan, train
+from thinfilm_codecs.training.resuming import OtherRun
+from thinfilm_codecs.training.runs import Plan, train
 from thinfilm_codecs.training.stacks import NoTrainingData, Series, read_all
 
 _log = structlog.get_logger()

@@ -13,14 +13,11 @@ from torch import Tensor, nn
 
 from thinfilm_codecs.lossless.neural.compiled import Inputs
 from thinfilm_codecs.training.network import TrainedNetwork
+from thinfilm_codecs.training.resuming import keep, resumed, share_of_rate
 
 _log = structlog.get_logger()
 
 _WARM_UP = 200
-
-
-class OtherRun(Exception):
-    """A checkpoint is of a run with other data or another plan; the message says which file."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +48,12 @@ def train(
     network = (start or TrainedNetwork(plan.width)).to(device)
     optimiser = torch.optim.Adam(network.parameters(), plan.rate, betas=(0.9, 0.98))
     name = _name(data, plan)
-    step = 0
-    if checkpoint and checkpoint.exists():
-        kept = torch.load(checkpoint, map_location=device)
-        if kept["run"] != name:
-            raise OtherRun(f"The checkpoint {checkpoint} is of other data or another plan; name another, or delete it.")
-        network.load_state_dict(kept["network"])
-        optimiser.load_state_dict(kept["optimiser"])
-        step = kept["step"]
+    step = resumed(checkpoint, name, "other data or another plan", network, optimiser, device) if checkpoint else 0
     fields = [torch.from_numpy(getattr(data, each)).to(device) for each in ("inputs", "means", "scales", "targets")]
     started, average = time.monotonic(), math.nan
     while step < plan.steps:
         for group in optimiser.param_groups:
-            group["lr"] = plan.rate * _share_of_rate(step, plan.steps)
+            group["lr"] = plan.rate * share_of_rate(step, plan.steps, _WARM_UP)
         picked = torch.from_numpy(np.random.default_rng((plan.seed, step)).integers(0, len(data.means), plan.batch))
         spent = _step(network, optimiser, [field[picked.to(device)] for field in fields])
         step += 1
@@ -71,7 +61,7 @@ def train(
         if step % every == 0 or step == plan.steps:
             _log.info("trained", step=step, bits=round(average, 4), seconds=round(time.monotonic() - started))
             if checkpoint:
-                _keep(checkpoint, {"run": name, "step": step}, network, optimiser)
+                keep(checkpoint, name, step, network, optimiser)
     return network
 
 
@@ -86,22 +76,9 @@ def _step(network: TrainedNetwork, optimiser: torch.optim.Optimizer, batch: list
     return spent.item()
 
 
-def _share_of_rate(step: int, steps: int) -> float:
-    return min(1.0, (step + 1) / _WARM_UP) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
-
-
 def _name(data: Inputs, plan: Plan) -> str:
     """Return what tells this run from others."""
     digest = hashlib.sha256(repr(sorted(asdict(plan).items())).encode())
     for field in (data.inputs, data.means, data.scales, data.targets):
         digest.update(np.ascontiguousarray(field).tobytes())
     return digest.hexdigest()
-
-
-def _keep(
-    checkpoint: Path, state: dict[str, object], network: TrainedNetwork, optimiser: torch.optim.Optimizer
-) -> None:
-    """Write the run's state beside the checkpoint, then in its place, so that a kill leaves the old one or the new."""
-    beside = checkpoint.with_name(checkpoint.name + ".new")
-    torch.save({**state, "network": network.state_dict(), "optimiser": optimiser.state_dict()}, beside)
-    beside.replace(checkpoint)

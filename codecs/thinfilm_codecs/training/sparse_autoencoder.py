@@ -55,11 +55,7 @@ def main() -> None:
         bits = torch.log2(1 + latents.abs()).sum() / crops.numel()
         return error + given.bits * bits, {"error": error.item(), "bits": bits.item()}
 
-    draw = autoencoders.Crops(autoencoders.read_series(given), given.seed, given.batch, given.side)
-    autoencoders.train(network, loss, draw, given)
-    arrays = autoencoders.exported(ENCODER + DECODER, network.layers)
-    from_arrays(arrays)  # raises where the integers would not be exact
-    autoencoders.write_model(arrays, given.models)
+    autoencoders.make_model(network, network.layers, ENCODER + DECODER, loss, from_arrays, given)
 
 
 if __name__ == "__main__":

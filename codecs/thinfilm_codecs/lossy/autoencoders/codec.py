@@ -6,7 +6,7 @@ Format: docs/formats/autoencoders.md.
 import struct
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,13 @@ import numpy.typing as npt
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
 from thinfilm_codecs.lossless.grouping import frames_in
+from thinfilm_codecs.lossless.neural.values import ValueMap
 from thinfilm_codecs.lossless.sealed import seal, unseal
 from thinfilm_codecs.lossy.autoencoders.layers import (
     LARGEST,
     ONE_BITS,
     SCALE,
+    Network,
     analysed_in_tiles,
     synthesised_in_tiles,
 )
@@ -33,16 +35,6 @@ _HEADER = struct.Struct("<B16siHH")
 _STRIP = 4096
 _BRIGHT = 99.9
 _LOOKED_AT = 16
-
-
-class Network(Protocol):
-    """An encoder and a decoder of integers, exact on every machine."""
-
-    def analyse(self, plane: Floats) -> Floats:
-        """Return what codes are made of (codes, rows / SCALE, columns / SCALE) for an image (1, rows, columns)."""
-
-    def synthesise(self, codes: Floats) -> Floats:
-        """Return the image (1, rows, columns) of codes (codes, rows / SCALE, columns / SCALE)."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +148,8 @@ class AutoencoderCodec(LossyCodec):
         """Return the samples of the group. Raises CorruptStream for bytes that are no such stream."""
         if not self.supports(layout):
             raise CorruptStream(f"No {self.codec_id} stream is of blocks of {layout.shape} {layout.dtype}.")
-        given, limits = Range.of(parameters), np.iinfo(layout.dtype)
-        if given.minimum < limits.min or given.minimum + given.maximum > limits.max:
+        given = Range.of(parameters)
+        if not ValueMap(given.minimum, given.maximum).fits(layout.dtype):
             raise CorruptStream(f"The values of the parameters do not fit {layout.dtype}.")
         payload = unseal(stream)
         if len(payload) < 2 or payload[0] != VERSION or payload[1] not in self.ladder:

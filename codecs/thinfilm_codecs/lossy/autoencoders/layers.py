@@ -85,6 +85,34 @@ def layers_of(shapes: tuple[Shape, ...], arrays: dict[str, npt.NDArray[Any]]) ->
     return {shape.name: shape.taken_from(arrays) for shape in shapes}
 
 
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A shipped model: an encoder and a decoder of integers, exact on every machine. run: how layers follow."""
+
+    encoder: tuple[Convolution, ...]
+    decoder: tuple[Convolution, ...]
+    run: Callable[[tuple[Convolution, ...], Floats], Floats]
+
+    def analyse(self, plane: Floats) -> Floats:
+        """Return what codes are made of (codes, rows / SCALE, columns / SCALE) for an image (1, rows, columns)."""
+        return self.run(self.encoder, plane)
+
+    def synthesise(self, codes: Floats) -> Floats:
+        """Return the image (1, rows, columns) of codes (codes, rows / SCALE, columns / SCALE)."""
+        return self.run(self.decoder, codes)
+
+
+def network_of(
+    encoder: tuple[Shape, ...],
+    decoder: tuple[Shape, ...],
+    run: Callable[[tuple[Convolution, ...], Floats], Floats],
+    arrays: dict[str, npt.NDArray[Any]],
+) -> Network:
+    """Return the network of a model file. Raises ValueError if its arrays make none, or none that is exact."""
+    layers = layers_of(encoder + decoder, arrays)
+    return Network(tuple(layers[shape.name] for shape in encoder), tuple(layers[shape.name] for shape in decoder), run)
+
+
 Run = Callable[[Floats], Floats]
 
 

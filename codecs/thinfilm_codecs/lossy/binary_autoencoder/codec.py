@@ -13,8 +13,8 @@ from thinfilm_codecs.errors import CorruptStream
 from thinfilm_codecs.lossless.neural.rans import TOTAL, Decoder, Encoder
 from thinfilm_codecs.lossy.adaptive import Int64
 from thinfilm_codecs.lossy.autoencoders.codec import AutoencoderCodec, Codes
-from thinfilm_codecs.lossy.autoencoders.layers import ONE_BITS
-from thinfilm_codecs.lossy.binary_autoencoder.network import CURRENT, BinaryNetwork, named
+from thinfilm_codecs.lossy.autoencoders.layers import ONE_BITS, Network
+from thinfilm_codecs.lossy.binary_autoencoder.network import CURRENT, named
 from thinfilm_codecs.lossy.diagonals import MARGIN, diagonals
 from thinfilm_codecs.lossy.exact import Floats
 
@@ -33,7 +33,7 @@ class BinaryAutoencoder(AutoencoderCodec):
     ladder: ClassVar[tuple[float, ...]] = (32, 24, 16, 12, 8, 6, 4, 2)
     current: ClassVar[str] = CURRENT
 
-    def _network(self, identity: bytes) -> BinaryNetwork:
+    def _network(self, identity: bytes) -> Network:
         return named(identity)
 
     def _quantised(self, found: Floats) -> Codes:

@@ -4,14 +4,13 @@ Format: docs/formats/autoencoders.md, "binary_autoencoder". Source: Gong, Lin, P
 using Deep Learning Models for Multi-contrast MRI, ISMRM 2019.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy.typing as npt
 
 from thinfilm_codecs.lossless import model_files
-from thinfilm_codecs.lossy.autoencoders.layers import ONE_BITS, Convolution, Shape, layers_of
+from thinfilm_codecs.lossy.autoencoders.layers import ONE_BITS, Convolution, Network, Shape, network_of
 from thinfilm_codecs.lossy.exact import Floats, exponential_linear
 
 CURRENT = "b2fb8f98d4ca7a373121ebcc743f3813"
@@ -41,22 +40,6 @@ DECODER = (
 """The layers. Each but the last is followed by ELU; a residual one is added to what it was given before that."""
 
 
-@dataclass(frozen=True, eq=False)
-class BinaryNetwork:
-    """A shipped model."""
-
-    encoder: tuple[Convolution, ...]
-    decoder: tuple[Convolution, ...]
-
-    def analyse(self, plane: Floats) -> Floats:
-        """Return numbers (PLANES, rows / SCALE, columns / SCALE), above 0 for yes, of an image (1, rows, columns)."""
-        return _run(self.encoder, plane)
-
-    def synthesise(self, codes: Floats) -> Floats:
-        """Return the image (1, rows, columns) of a code of -1, 1 and, where a plane is not kept, 0."""
-        return _run(self.decoder, codes)
-
-
 def _run(layers: tuple[Convolution, ...], x: Floats) -> Floats:
     for layer, residual in zip(layers[:-1:2], layers[1::2], strict=True):
         x = exponential_linear(layer(x), ONE_BITS)
@@ -64,14 +47,13 @@ def _run(layers: tuple[Convolution, ...], x: Floats) -> Floats:
     return layers[-1](x)
 
 
-def from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> BinaryNetwork:
+def from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> Network:
     """Return the network of these arrays. Raises ValueError if they make none, or none that is exact."""
-    layers = layers_of(ENCODER + DECODER, arrays)
-    return BinaryNetwork(tuple(layers[shape.name] for shape in ENCODER), tuple(layers[shape.name] for shape in DECODER))
+    return network_of(ENCODER, DECODER, _run, arrays)
 
 
 @lru_cache(maxsize=2)
-def named(identity: bytes) -> BinaryNetwork:
+def named(identity: bytes) -> Network:
     """Return the shipped model of this identity. Raises KeyError for none, ValueError for a damaged file."""
     assert __package__ is not None
     return from_arrays(model_files.read(__package__, identity))

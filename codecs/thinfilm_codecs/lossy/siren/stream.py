@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from thinfilm_codecs.blocks import BlockLayout
 from thinfilm_codecs.errors import CorruptStream
+from thinfilm_codecs.lossless.neural.values import ValueMap
 from thinfilm_codecs.lossless.sealed import seal, unseal
 from thinfilm_codecs.lossy.arrangement import Arrangement
 from thinfilm_codecs.lossy.siren.network import LARGEST_BIAS, MANTISSAS, SHIFTS, WIDEST, Layer
@@ -100,12 +101,9 @@ def unpack(stream: bytes, layout: BlockLayout) -> Group:
     version, inputs, hidden, width, places, run, minimum, span = _HEADER.unpack_from(payload)
     if version != VERSION:
         raise CorruptStream(f"The siren stream is of version {version}: unknown.")
-    limits = np.iinfo(layout.dtype)
-    if minimum < limits.min or minimum + span > limits.max:
+    if not ValueMap(minimum, span).fits(layout.dtype):
         raise CorruptStream(f"The samples of the siren stream do not fit {layout.dtype}.")
-    if not (places and run and (places - 1) * run < layout.frames):
-        raise CorruptStream(f"The siren stream has {places} places in runs of {run}, more than its frames.")
-    arrangement = Arrangement(places, run)
+    arrangement = Arrangement.stated("siren", places, run, layout.frames)
     shape = Shape(inputs, hidden, width, arrangement.volumes(layout.frames))
     if inputs not in (2, 3) or not (hidden and width and shape.allowed(layout, arrangement)):
         raise CorruptStream(f"The siren stream has networks of {inputs}-{hidden}x{width}, which no encoder writes.")

@@ -14,10 +14,10 @@ from thinfilm_codecs.lossless.neural.rans import Decoder, Encoder
 from thinfilm_codecs.lossy import adaptive
 from thinfilm_codecs.lossy.adaptive import Counts, Int64
 from thinfilm_codecs.lossy.autoencoders.codec import AutoencoderCodec, Codes
-from thinfilm_codecs.lossy.autoencoders.layers import ONE_BITS
+from thinfilm_codecs.lossy.autoencoders.layers import ONE_BITS, Network
 from thinfilm_codecs.lossy.diagonals import MARGIN, diagonals
 from thinfilm_codecs.lossy.exact import Floats, rescale
-from thinfilm_codecs.lossy.sparse_autoencoder.network import CURRENT, SparseNetwork, named
+from thinfilm_codecs.lossy.sparse_autoencoder.network import CURRENT, named
 
 LARGEST_LATENT = 1023
 
@@ -32,7 +32,7 @@ class SparseAutoencoder(AutoencoderCodec):
     ladder: ClassVar[tuple[float, ...]] = (16, 12, 8, 6, 4, 3, 2, 1)
     current: ClassVar[str] = CURRENT
 
-    def _network(self, identity: bytes) -> SparseNetwork:
+    def _network(self, identity: bytes) -> Network:
         return named(identity)
 
     def _quantised(self, found: Floats) -> Codes:

@@ -3,14 +3,13 @@
 Format: docs/formats/autoencoders.md, "sparse_autoencoder".
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy.typing as npt
 
 from thinfilm_codecs.lossless import model_files
-from thinfilm_codecs.lossy.autoencoders.layers import Convolution, Shape, layers_of
+from thinfilm_codecs.lossy.autoencoders.layers import Convolution, Network, Shape, network_of
 from thinfilm_codecs.lossy.exact import Floats, rectify
 
 CURRENT = "7f9a3f3168a73e4d5e70d35616c33142"
@@ -33,36 +32,19 @@ DECODER = (
 """The layers; rectifiers lie between them."""
 
 
-@dataclass(frozen=True, eq=False)
-class SparseNetwork:
-    """A shipped model."""
-
-    encoder: tuple[Convolution, ...]
-    decoder: tuple[Convolution, ...]
-
-    def analyse(self, plane: Floats) -> Floats:
-        """Return the latents (FILTERS, rows / SCALE, columns / SCALE) of an image (1, rows, columns)."""
-        return _run(self.encoder, plane)
-
-    def synthesise(self, codes: Floats) -> Floats:
-        """Return the image (1, rows, columns) of latents."""
-        return _run(self.decoder, codes)
-
-
 def _run(layers: tuple[Convolution, ...], x: Floats) -> Floats:
     for layer in layers[:-1]:
         x = rectify(layer(x))
     return layers[-1](x)
 
 
-def from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> SparseNetwork:
+def from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> Network:
     """Return the network of these arrays. Raises ValueError if they make none, or none that is exact."""
-    layers = layers_of(ENCODER + DECODER, arrays)
-    return SparseNetwork(tuple(layers[shape.name] for shape in ENCODER), tuple(layers[shape.name] for shape in DECODER))
+    return network_of(ENCODER, DECODER, _run, arrays)
 
 
 @lru_cache(maxsize=2)
-def named(identity: bytes) -> SparseNetwork:
+def named(identity: bytes) -> Network:
     """Return the shipped model of this identity. Raises KeyError for none, ValueError for a damaged file."""
     assert __package__ is not None
     return from_arrays(model_files.read(__package__, identity))

@@ -13,7 +13,7 @@ import numpy as np
 import structlog
 
 from thinfilm_codecs.lossless import model_files
-from thinfilm_codecs.training.runs import OtherRun
+from thinfilm_codecs.training.resuming import OtherRun
 from thinfilm_codecs.training.stacks import NoTrainingData, read_all
 from thinfilm_codecs.training.vae.crops import Crops
 from thinfilm_codecs.training.vae.export import model_arrays

@@ -12,7 +12,7 @@ import structlog
 import torch
 from torch import Tensor, nn
 
-from thinfilm_codecs.training.runs import OtherRun
+from thinfilm_codecs.training.resuming import keep, resumed, share_of_rate
 from thinfilm_codecs.training.vae.crops import Crops
 from thinfilm_codecs.training.vae.losses import squared_error, structural_dissimilarity
 from thinfilm_codecs.training.vae.network import LEVELS, VARIANTS, Autoencoder, lambdas
@@ -51,18 +51,12 @@ def train(crops: Crops, plan: Plan, device: str, checkpoint: Path, every: int = 
     start(network, torch.cat([crops(plan.steps + i) for i in range(_CALIBRATION // plan.batch)]))
     network.to(device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(_groups(network), betas=(0.9, 0.98))
-    name, step = hashlib.sha256(repr(sorted(asdict(plan).items())).encode()).hexdigest(), 0
-    if checkpoint.exists():
-        kept = torch.load(checkpoint, map_location=device)
-        if kept["run"] != name:
-            raise OtherRun(f"The checkpoint {checkpoint} is of another plan; name another, or delete it.")
-        network.load_state_dict(kept["network"])
-        optimiser.load_state_dict(kept["optimiser"])
-        step = kept["step"]
+    name = hashlib.sha256(repr(sorted(asdict(plan).items())).encode()).hexdigest()
+    step = resumed(checkpoint, name, "another plan", network, optimiser, device)
     started, average = time.monotonic(), torch.full((3,), math.nan)
     while step < plan.steps:
         for group in optimiser.param_groups:
-            group["lr"] = plan.rate * group["share"] * _share_of_rate(step, plan.steps)
+            group["lr"] = plan.rate * group["share"] * share_of_rate(step, plan.steps, _WARM_UP)
         torch.manual_seed(plan.seed * 1_000_003 + step)
         values = crops(step).to(device).contiguous(memory_format=torch.channels_last)
         found = _step(network, optimiser, values, LOSSES[plan.loss])
@@ -73,7 +67,7 @@ def train(crops: Crops, plan: Plan, device: str, checkpoint: Path, every: int = 
             _log.info(
                 "trained", step=step, loss=loss, bits=bits, error=error, seconds=round(time.monotonic() - started)
             )
-            _keep(checkpoint, {"run": name, "step": step}, network, optimiser)
+            keep(checkpoint, name, step, network, optimiser)
     return network
 
 
@@ -100,14 +94,3 @@ def _groups(network: Autoencoder) -> list[dict[str, Any]]:
     linear = [value for name, value in network.named_parameters() if name.startswith("linear")]
     others = [value for name, value in network.named_parameters() if not name.startswith("linear")]
     return [{"params": others, "share": 1.0}, {"params": linear, "share": _LINEAR_SHARE}]
-
-
-def _share_of_rate(step: int, steps: int) -> float:
-    return min(1.0, (step + 1) / _WARM_UP) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
-
-
-def _keep(checkpoint: Path, state: dict[str, object], network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Write the run's state beside the checkpoint, then in its place, so that a kill leaves the old one or the new."""
-    beside = checkpoint.with_name(checkpoint.name + ".new")
-    torch.save({**state, "network": network.state_dict(), "optimiser": optimiser.state_dict()}, beside)
-    beside.replace(checkpoint)
