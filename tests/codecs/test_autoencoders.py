@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 
-from support import research_goldens
+from support import codec_goldens
 from support.mutations import single_mutations
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock
@@ -31,6 +31,7 @@ from thinfilm_codecs.lossy.sparse_autoencoder import network as sparse_network
 from thinfilm_codecs.training import autoencoders
 from thinfilm_codecs.training import binary_autoencoder as binary_training
 from thinfilm_codecs.training import sparse_autoencoder as sparse_training
+from thinfilm_codecs.training.resuming import OtherRun
 from thinfilm_codecs.training.stacks import NoTrainingData, Series
 
 CODECS = (SparseAutoencoder, BinaryAutoencoder)
@@ -267,10 +268,11 @@ def test_damaged_bytes_are_refused_or_some_samples_within_bounds_of_memory(kind:
 
 
 @pytest.mark.parametrize(
-    ("codec_id", "name"), [(kind.codec_id, name) for kind in CODECS for name in research_goldens.names(kind.codec_id)]
+    ("codec_id", "name"), [(kind.codec_id, name) for kind in CODECS for name in codec_goldens.supported(kind.codec_id)]
 )
 def test_golden_streams_decode_for_ever(codec_id: str, name: str) -> None:
-    research_goldens.check(codec_id, name)
+    (setting,) = codec_goldens.LOSSY_SETTINGS[codec_id]
+    codec_goldens.decoded_as_kept(codec_id, name, setting)
 
 
 def test_the_codecs_are_registered_as_lossy() -> None:
@@ -320,7 +322,7 @@ def test_a_checkpoint_of_other_arguments_and_images_that_are_too_small_are_refus
 
     autoencoders.train(network, loss, draw, given)
     given.rate = 2e-3
-    with pytest.raises(autoencoders.OtherRun, match="other arguments"):
+    with pytest.raises(OtherRun, match="other arguments"):
         autoencoders.train(network, loss, draw, given)
     with pytest.raises(NoTrainingData, match="200 x 200"):
         autoencoders.Crops([Series("some", mr()[None], "", "MR")], 0, 1, 200)

@@ -132,9 +132,7 @@ def test_a_header_that_no_encoder_writes_is_refused(at: int, value: bytes) -> No
 @pytest.mark.parametrize("setting", codec_goldens.LOSSY_SETTINGS["pca"])
 @pytest.mark.parametrize("name", sorted(codec_goldens.blocks()))
 def test_golden_streams_decode_for_ever(name: str, setting: int) -> None:
-    block = codec_goldens.blocks()[name]
     path = codec_goldens.lossy_path("pca", name, setting)
     assert path.exists() or name in ("colour", "wide")
     if path.exists():
-        decoded = FAST.decode(path.read_bytes(), block.layout, codec_goldens.beside(path))
-        assert codec_goldens.hashed(decoded) == path.with_suffix(".sha256").read_text().strip()
+        codec_goldens.decoded_as_kept("pca", name, setting)

@@ -332,11 +332,9 @@ for line in Path({str(GOLDEN / "expected.txt")!r}).read_text().splitlines():
 @pytest.mark.parametrize("name", sorted(codec_goldens.blocks()))
 def test_golden_streams_decode_for_ever(name: str) -> None:
     block = codec_goldens.blocks()[name]
-    path = codec_goldens.lossy_path("siren", name, 3)
-    assert path.exists() == Siren().supports(block.layout)
-    if path.exists():
-        decoded = Siren().decode(path.read_bytes(), block.layout, b"")
-        assert codec_goldens.hashed(decoded) == path.with_suffix(".sha256").read_text().strip()
+    assert codec_goldens.lossy_path("siren", name, 3).exists() == Siren().supports(block.layout)
+    if Siren().supports(block.layout):
+        codec_goldens.decoded_as_kept("siren", name, 3)
 
 
 def golden_blocks() -> dict[str, tuple[PixelBlock, Siren]]:

@@ -256,11 +256,9 @@ def test_memory_does_not_follow_the_size_of_the_image(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", sorted(codec_goldens.blocks()))
 def test_golden_streams_decode_to_the_same_samples_for_ever(name: str) -> None:
     block = codec_goldens.blocks()[name]
-    path = codec_goldens.lossy_path("vae", name, 30)
-    assert path.exists() == CODEC.supports(block.layout)
-    if path.exists():
-        decoded = CODEC.decode(path.read_bytes(), block.layout, codec_goldens.beside(path))
-        assert codec_goldens.hashed(decoded) == path.with_suffix(".sha256").read_text().strip()
+    assert codec_goldens.lossy_path("vae", name, 30).exists() == CODEC.supports(block.layout)
+    if CODEC.supports(block.layout):
+        codec_goldens.decoded_as_kept("vae", name, 30)
 
 
 def test_the_registry_knows_the_codec() -> None:

@@ -15,7 +15,15 @@ from thinfilm_codecs.errors import UnsupportedPixels
 
 FOLDER = Path(__file__).parent.parent / "codecs" / "golden"
 
-LOSSY_SETTINGS = {"near_lossless": (1, 4), "pca": (2, 12), "siren": (3,), "vae": (30,)}
+LOSSY_SETTINGS = {
+    "binary_autoencoder": (32,),
+    "kwavelet": (180,),
+    "near_lossless": (1, 4),
+    "pca": (2, 12),
+    "siren": (3,),
+    "sparse_autoencoder": (16,),
+    "vae": (30,),
+}
 """The settings of which golden streams of a lossy codec are kept."""
 
 
@@ -58,6 +66,20 @@ def beside(stream: Path) -> bytes:
 def hashed(samples: np.ndarray) -> str:
     """Return the SHA-256 of samples as it is kept with a lossy stream: C order, little-endian, of the block's type."""
     return hashlib.sha256(samples.astype(samples.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
+def supported(codec_id: str) -> list[str]:
+    """Return the names of the blocks that a lossy codec supports."""
+    codec = registry.lossy(codec_id)
+    return sorted(name for name, block in blocks().items() if codec.supports(block.layout))
+
+
+def decoded_as_kept(codec_id: str, name: str, setting: float) -> np.ndarray:
+    """Return the samples of a lossy golden stream, having asserted that they are those it was kept for."""
+    target = lossy_path(codec_id, name, setting)
+    decoded = registry.lossy(codec_id).decode(target.read_bytes(), blocks()[name].layout, beside(target))
+    assert hashed(decoded) == target.with_suffix(".sha256").read_text().strip()
+    return decoded
 
 
 def write_missing() -> None:
