@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from support.datasets import CT_IMAGE, EncodedDataSet, ct_series, mr_series
-from support.house import House, flip_byte
+from support.house import House, flip_byte, make_due
 from support.lossy_codec import Quantised
 from thinfilm_codecs import registry
 from thinfilm_gateway.archive.container.reader import open_container
@@ -205,6 +205,25 @@ def test_an_original_stays_when_its_derived_object_is_damaged(build_house: Calla
     house.assert_archived(series)
     assert uids(series) <= served(house)
     assert house.audits("original_retired") == [] or len(house.audits("quarantined")) >= 1
+
+
+def test_an_archive_that_is_not_mounted_is_waited_for_and_nothing_is_called_damaged(
+    build_house: Callable[..., House],
+) -> None:
+    house = build_house(lossy=(CT_AT_ONCE,))
+    series = archived(house, ct_series(2))
+    apply(house)
+    archive = house.context.settings.archive_dir
+    away = archive.rename(archive.with_name("unmounted"))
+    archive.mkdir()
+    apply(house)
+    assert {str(row.state) for row in house.instances()} == {"archived"}
+    assert served(house) == uids(series)
+    archive.rmdir()
+    away.rename(archive)
+    make_due(house)
+    house.work()
+    assert served(house).isdisjoint(uids(series))
 
 
 def test_an_original_that_comes_again_is_served_again(build_house: Callable[..., House]) -> None:

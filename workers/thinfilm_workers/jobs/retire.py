@@ -22,7 +22,8 @@ def retire_series(context: Context, job: ClaimedJob, lease: Lease) -> None:
     """Serve the derived objects of a series in the place of the originals that may go, and forget these.
 
     A derived object that does not read back is quarantined, and its original stays. Containers in which nothing lies
-    any more are removed by the sweep. Raises LeaseLost, and whatever files and database raise.
+    any more are removed by the sweep. Raises LeaseLost, StorageAway while the archive is not mounted, and whatever
+    files and database raise.
     """
     assert job.series_pk is not None
     now = dt.datetime.now(dt.UTC)
@@ -52,6 +53,7 @@ def _proven(context: Context, retiring: Sequence[Retiring], lease: Lease) -> lis
                     lease.check()
                     damages.append(container_damage(container, one.derived.entry, one.derived.sha256))
         except (DamagedContainer, FileNotFoundError) as error:
+            context.store.check_mounted()
             damages = [f"The container cannot be read back: {error}"] * len(ones)
         for one, damage in zip(ones, damages, strict=True):
             if damage is None:
