@@ -146,8 +146,9 @@ def test_with_gpu_workers_compression_goes_to_their_queue_and_maintenance_does_n
 def test_a_worker_tries_as_hard_as_the_settings_say_and_one_with_a_gpu_as_hard_as_it_can(
     build_house: Callable[..., House],
 ) -> None:
-    settings = build_house(lossless_codecs=("neural", "jpegls"), lossless_preset="fast").context.settings
-    on_cpu, on_gpu = Context.open(settings).treatment, Context.open(settings, on_gpu=True).treatment
+    opened = build_house(lossless_codecs=("neural", "jpegls"), lossless_preset="fast").context
+    on_cpu = Context.over(opened.settings, opened.database).treatment
+    on_gpu = Context.over(opened.settings, opened.database, on_gpu=True).treatment
     assert on_cpu == Treatment(("neural", "jpegls"), "fast", "cpu")
     assert on_gpu == Treatment(("neural", "jpegls"), "max", "cuda")
 

@@ -25,7 +25,10 @@ class Context:
 
     @classmethod
     def open(cls, settings: Settings, on_gpu: bool = False) -> Self:
-        """Open the rooms that the settings name; connects to nothing yet. on_gpu: this process has a GPU to itself."""
+        """Open the rooms that the settings name, by their marks in the index, if it answers now.
+
+        on_gpu: this process has a GPU to itself. Whoever opens it disposes of the database.
+        """
         return cls.over(settings, Database(settings.index_url), on_gpu)
 
     @classmethod
