@@ -13,7 +13,6 @@ from sqlalchemy import CursorResult, delete, func, literal_column, or_, select, 
 from sqlalchemy.orm import Session, aliased
 
 from thinfilm_gateway.index.models import Job
-from thinfilm_gateway.index.rows import Row
 from thinfilm_gateway.index.sql import insert_into
 from thinfilm_gateway.index.states import JobState
 from thinfilm_gateway.index.transitions import move_job
@@ -88,7 +87,7 @@ def request(session: Session, kind: str, series_pks: Collection[int], now: dt.da
         session.connection().execute(insert_into(session, Job).on_conflict_do_nothing(), rows)
 
 
-def _waiting_rows(kind: str, series_pks: Collection[int], not_before: dt.datetime, now: dt.datetime) -> list[Row]:
+def _waiting_rows(kind: str, series_pks: Collection[int], not_before: dt.datetime, now: dt.datetime) -> list[dict[str, Any]]:
     return [
         {
             "kind": kind,
