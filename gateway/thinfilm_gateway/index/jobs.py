@@ -87,7 +87,9 @@ def request(session: Session, kind: str, series_pks: Collection[int], now: dt.da
         session.connection().execute(insert_into(session, Job).on_conflict_do_nothing(), rows)
 
 
-def _waiting_rows(kind: str, series_pks: Collection[int], not_before: dt.datetime, now: dt.datetime) -> list[dict[str, Any]]:
+def _waiting_rows(
+    kind: str, series_pks: Collection[int], not_before: dt.datetime, now: dt.datetime
+) -> list[dict[str, Any]]:
     return [
         {
             "kind": kind,
