@@ -321,9 +321,10 @@ def bench_lossy(
     ] = None,
 ) -> None:
     """Measure rate, errors and speed of lossy codecs at the same rates, beside the lossy standards, on one core."""
-    from thinfilm_gateway.bench.lossy import entrants, limits, plot, report, run
+    from thinfilm_gateway.bench.lossy import bjontegaard, entrants, limits, plot, report, run
 
     names = codecs.split(",") if codecs else entrants.names()
+    bjontegaard.check()
     if plot_file:
         plot.check(plot_file)
     figures = run.run(_console(), folder, names, slices, only or [], limits.parse(limit or []))

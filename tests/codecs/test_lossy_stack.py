@@ -119,7 +119,7 @@ def test_where_it_is_expected_rightly_two_settings_are_coded(last: int) -> None:
     assert codec.coded == [last, last + 1]
 
 
-def test_the_smallest_error_that_reaches_a_ratio_is_found() -> None:
+def test_the_smallest_step_that_reaches_a_ratio_is_found() -> None:
     y, x = np.mgrid[:40, :50]
     noise = np.random.default_rng(2).normal(0, 12, (4, 40, 50))
     block = PixelBlock((900 + 90 * np.sin(x / 9) + 70 * np.cos(y / 8) + noise).astype(np.int16), 12)

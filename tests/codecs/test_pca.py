@@ -60,7 +60,7 @@ def test_any_block_decodes_near_what_it_was(
 
 def test_few_components_are_kept_where_volumes_are_alike_and_less_is_spent_than_without() -> None:
     block = PixelBlock(volumes(4, 12), 12)
-    ours, plain = code(block, FAST.at(10)), code(block, NearLossless(4, Neural(Preset.FAST)))
+    ours, plain = code(block, FAST.at(10)), code(block, NearLossless(9, Neural(Preset.FAST)))
     errors = [np.sqrt(((coded.samples.astype(float) - block.samples) ** 2).mean()) for coded in (ours, plain)]
     assert ours.nbytes < plain.nbytes
     assert errors[0] < 1.2 * errors[1]

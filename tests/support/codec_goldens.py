@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent.parent / "codecs" / "golden"
 LOSSY_SETTINGS = {
     "binary_autoencoder": (32,),
     "kwavelet": (180,),
-    "near_lossless": (1, 4),
+    "near_lossless": (3, 4, 9),
     "pca": (2, 12),
     "siren": (3,),
     "sparse_autoencoder": (16,),

@@ -15,7 +15,7 @@ class LossyCodec(Codec):
     """
 
     setting_name: ClassVar[str]
-    """What the setting is, in the field's words: "max_error", "coefficients", "quality"."""
+    """What the setting is, in the field's words: "step", "coefficients", "quality"."""
 
     ladder: ClassVar[tuple[float, ...]]
     """The settings there are, gentlest first; each codes to fewer bits than the one before, as a rule."""

@@ -15,34 +15,35 @@ from thinfilm_codecs.lossless.neural import Neural
 from thinfilm_codecs.lossless.neural.values import ValueMap
 from thinfilm_codecs.lossy.codec import LossyCodec
 
-VERSION = 1
+VERSION = 2
 
 _HEADER = struct.Struct("<BHqH")
 _WIDEST = 65535
-_LARGEST_ERROR = 32767
+_VERSION_OF_ODD_STEPS = 1
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """What samples are held to: minimum, minimum + 2 max_error + 1 and so on, the last no more than minimum + span."""
+    """What samples are held to: minimum, minimum + step and so on, the last no more than minimum + span."""
 
-    max_error: int
+    step: int
     minimum: int
     span: int
 
     @property
-    def step(self) -> int:
-        return 2 * self.max_error + 1
-
-    @property
     def last(self) -> int:
         """The largest index."""
-        return (self.span + self.max_error) // self.step
+        return (self.span + self._below) // self.step
+
+    @property
+    def _below(self) -> int:
+        """How far below its place on the grid a sample can be."""
+        return (self.step - 1) // 2
 
     def indices(self, block: PixelBlock) -> PixelBlock:
         """Return the indices of the samples. Raises UnsupportedPixels if one is not of minimum to minimum + span."""
         offsets = ValueMap(self.minimum, self.span).values(block.samples).astype(np.uint32)
-        indices = ((offsets + np.uint32(self.max_error)) // np.uint32(self.step)).astype(np.uint16)
+        indices = ((offsets + np.uint32(self._below)) // np.uint32(self.step)).astype(np.uint16)
         return PixelBlock(indices, max(1, self.last.bit_length()), block.frame_axis, block.spacing)
 
     def samples(self) -> ValueMap:
@@ -52,44 +53,44 @@ class _Grid:
 
 
 class NearLossless(LossyCodec):
-    """The near-lossless codec: no sample is further than max_error from what was coded.
+    """The near-lossless codec: no sample is further than half a step from what was coded.
 
     What was coded is coded without any loss the next time, whatever stacks and groups it is then in. One object serves
-    all threads. max_error: one of the ladder. engine: keeps the indices.
+    all threads. step: of the grid, one of the ladder. engine: keeps the indices.
     """
 
     codec_id: ClassVar[str] = "near_lossless"
-    setting_name: ClassVar[str] = "max_error"
+    setting_name: ClassVar[str] = "step"
     ladder: ClassVar[tuple[float, ...]] = (
-        *range(1, 64),
-        *(mantissa << exponent for exponent in range(1, 10) for mantissa in range(32, 64)),
+        *range(2, 128),
+        *(mantissa << exponent for exponent in range(1, 10) for mantissa in range(64, 128)),
     )
 
-    def __init__(self, max_error: int = 1, engine: Neural | None = None) -> None:
-        self._max_error = max_error
+    def __init__(self, step: int = 2, engine: Neural | None = None) -> None:
+        self._step = step
         self._engine = engine or Neural()
 
     @property
     def setting(self) -> float:
-        """The largest error."""
-        return self._max_error
+        """The step of the grid."""
+        return self._step
 
     @property
     def promised_error(self) -> int:
-        """The largest error."""
-        return self._max_error
+        """Half the step, rounded down."""
+        return self._step // 2
 
     def at(self, setting: float) -> Self:
-        """Return the codec of this largest error. Raises ValueError if it is not on the ladder."""
+        """Return the codec of this step. Raises ValueError if it is not on the ladder."""
         if setting not in self.ladder:
             raise ValueError(
-                f"near_lossless has a max_error of 1 to {self.ladder[-1]}, in wider steps above 64; got {setting}."
+                f"near_lossless has steps of 2 to {self.ladder[-1]}, fewer of them above 128; got {setting}."
             )
         return type(self)(int(setting), self._engine)
 
     def tuned(self, preset: str, device: str) -> Self:
         """Return the codec whose engine tries as hard as `preset` says, on `device`."""
-        return type(self)(self._max_error, self._engine.tuned(preset, device))
+        return type(self)(self._step, self._engine.tuned(preset, device))
 
     def supports(self, layout: BlockLayout) -> bool:
         """Tell whether the engine supports the layout of the indices."""
@@ -110,7 +111,7 @@ class NearLossless(LossyCodec):
             raise UnsupportedPixels(
                 f"The near_lossless codec keeps ranges of 16 bits; these samples span {span + 1} values."
             )
-        grid = _Grid(self._max_error, minimum, span)
+        grid = _Grid(self._step, minimum, span)
         return _packed(grid) + self._engine.prepare(grid.indices(stack))
 
     def model_hashes(self, parameters: bytes) -> tuple[str, ...]:
@@ -139,14 +140,18 @@ def _of_indices(layout: BlockLayout) -> BlockLayout:
 
 
 def _packed(grid: _Grid) -> bytes:
-    return _HEADER.pack(VERSION, grid.max_error, grid.minimum, grid.span)
+    return _HEADER.pack(VERSION, grid.step, grid.minimum, grid.span)
 
 
 def _unpacked(parameters: bytes) -> tuple[_Grid, bytes]:
     """Return the grid and the engine's parameters. Raises CorruptStream if the bytes do not begin with a grid."""
     if len(parameters) < _HEADER.size:
         raise CorruptStream("The near_lossless parameters end within their header.")
-    version, max_error, minimum, span = _HEADER.unpack_from(parameters)
-    if version != VERSION or not 1 <= max_error <= _LARGEST_ERROR:
-        raise CorruptStream(f"The near_lossless parameters are of version {version}, max_error {max_error}: unknown.")
-    return _Grid(max_error, minimum, span), bytes(parameters[_HEADER.size :])
+    version, step, minimum, span = _HEADER.unpack_from(parameters)
+    if version == _VERSION_OF_ODD_STEPS:
+        step = 2 * step + 1
+    elif version != VERSION:
+        raise CorruptStream(f"The near_lossless parameters are of version {version}: unknown.")
+    if not 2 <= step <= _WIDEST:
+        raise CorruptStream(f"The near_lossless parameters have a step of {step}: no encoder writes it.")
+    return _Grid(step, minimum, span), bytes(parameters[_HEADER.size :])

@@ -90,7 +90,7 @@ class CannotDerive(Exception):
 class LossyStep:
     """What was done to the samples.
 
-    setting: name and value, as "max_error 3". ratio: native bits, as allocated, to coded bits.
+    setting: name and value, as "coefficients 3000". ratio: native bits, as allocated, to coded bits.
     """
 
     codec_id: str

@@ -332,7 +332,7 @@ class Derivation(Base):
     original_sha256: Mapped[str]  # of the encoded data set; empty where only the derived object tells of the original
     derived_sop_instance_uid: Mapped[str | None] = mapped_column(index=True)  # None: it stays lossless
     codec: Mapped[str | None]
-    setting: Mapped[str | None]  # "max_error 3"
+    setting: Mapped[str | None]  # "step 7, no error above 3"
     ratio_allocated: Mapped[float | None]  # bits of the samples, as allocated and as stored, to coded bits
     ratio_stored: Mapped[float | None]
     max_error: Mapped[int | None]  # of all samples of its stack, in stored values

@@ -159,7 +159,7 @@ class _Trials:
         errors = absolute_errors(self._stack.samples, coded.samples)
         return Outcome(
             codec_id=coded.codec.codec_id,
-            setting=f"{coded.codec.setting_name} {coded.codec.setting:g}",
+            setting=_described(coded.codec),
             ratio_allocated=ratio_allocated,
             ratio_stored=ratio_stored,
             max_error=int(errors.max()),
@@ -185,3 +185,9 @@ def _lossless_bytes(stack: PixelBlock) -> float:
         return sum(len(rival.encode(stack.frames(first, step), b"")) for first in range(0, stack.layout.frames, step))
     except UnsupportedPixels:
         return math.inf
+
+
+def _described(codec: LossyCodec) -> str:
+    """Return the setting, and what it promises, as people read it in descriptions of derived objects."""
+    setting = f"{codec.setting_name} {codec.setting:g}"
+    return setting if codec.promised_error is None else f"{setting}, no error above {codec.promised_error}"

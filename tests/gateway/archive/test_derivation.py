@@ -24,7 +24,7 @@ from thinfilm_gateway.archive.dataset import outline
 from thinfilm_gateway.archive.derivation import METHODS, CannotDerive, LossyStep, derive
 from thinfilm_gateway.archive.pixels import native_pixels
 
-STEP = LossyStep("near_lossless", "max_error 3", 4.81234)
+STEP = LossyStep("near_lossless", "step 7", 4.81234)
 
 
 def samples_of(data_set: EncodedDataSet) -> SampleArray:
@@ -64,7 +64,7 @@ def test_a_derived_image_says_what_it_is_and_of_what(syntax: str) -> None:
     assert found.LossyImageCompression == "01"
     assert found.LossyImageCompressionRatio == 4.812
     assert found.LossyImageCompressionMethod == "THINFILM_NEAR"
-    assert found.DerivationDescription == "Lossy compression by near_lossless, max_error 3, ratio 4.812:1, all frames."
+    assert found.DerivationDescription == "Lossy compression by near_lossless, step 7, ratio 4.812:1, all frames."
     (code,) = found.DerivationCodeSequence
     assert (code.CodeValue, code.CodingSchemeDesignator) == ("113040", "DCM")
     (source,) = found.SourceImageSequence
@@ -94,8 +94,8 @@ def test_the_uid_is_a_uuid_of_the_original_the_way_and_the_result() -> None:
     others = {
         derive(other[0], other[1], samples, STEP).sop_instance_uid,
         derive(data_set[0], data_set[1], samples + np.int16(1), STEP).sop_instance_uid,
-        derive(data_set[0], data_set[1], samples, LossyStep("vae", "max_error 3", 4.8)).sop_instance_uid,
-        derive(data_set[0], data_set[1], samples, LossyStep("near_lossless", "max_error 4", 4.8)).sop_instance_uid,
+        derive(data_set[0], data_set[1], samples, LossyStep("vae", "step 7", 4.8)).sop_instance_uid,
+        derive(data_set[0], data_set[1], samples, LossyStep("near_lossless", "step 9", 4.8)).sop_instance_uid,
     }
     assert len(others) == 4
     assert uid not in others

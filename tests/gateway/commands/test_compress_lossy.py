@@ -78,7 +78,7 @@ def test_the_json_tells_errors_ratios_and_what_the_guard_says(archive: tuple[Pat
     assert ct["ratio_allocated"] == pytest.approx(ct["native_pixel_bytes"] / ct["coded_pixel_bytes"])
     assert 0 < ct["rmse"] <= ct["max_error"]
     assert ct["psnr_stored"] == pytest.approx(20 * np.log10(4095 / ct["rmse"]))
-    assert ct["settings"] == [f"max_error {ct['max_error']}"]
+    assert ct["settings"] == ["step 5, no error above 2"]
     mg = rows["MG"]
     assert (mg["max_error"], mg["rmse"], mg["psnr_stored"], mg["settings"]) == (0, 0, None, [])
     assert mg["guard"] == {

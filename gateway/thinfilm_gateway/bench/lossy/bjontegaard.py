@@ -1,11 +1,22 @@
 """The Bjontegaard delta rate: how many more bits one codec takes than another for the same quality, on average."""
 
+import importlib.util
 from collections.abc import Sequence
 
 import numpy as np
 
 Curve = Sequence[tuple[float, float]]
 """Points of (bits a sample, quality in dB)."""
+
+
+class CannotCompare(Exception):
+    """Curves cannot be compared here; the message is one sentence."""
+
+
+def check() -> None:
+    """Raise CannotCompare, before anything is measured, if what interpolates curves is not there."""
+    if importlib.util.find_spec("scipy") is None:
+        raise CannotCompare("SciPy is not installed: pip install 'thinfilm[bench]'.")
 
 
 def delta_rate(curve: Curve, reference: Curve) -> float | None:
