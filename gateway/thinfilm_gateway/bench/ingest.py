@@ -1,6 +1,5 @@
 """`thinfilm bench ingest`: how fast objects are taken in, over 1, 4 and 8 associations."""
 
-import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,28 +20,26 @@ DISTINCT_SLICES = 16
 
 
 def run(console: Console, against: Sequence[str]) -> Figures:
-    """Measure the nodes of `against`, or a gateway of one's own where there are none.
+    """Measure a gateway of one's own, and the nodes of `against` before it.
 
     Raises UnknownAddress, PeerRefused or DidNotRun.
     """
     nodes = [parse_node(text) for text in against]
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="thinfilm-bench-") as name, _nodes(nodes, Path(name)) as targets:
-        for node in targets:
-            for associations in ASSOCIATIONS:
-                with step(console, f"send {OBJECTS} objects over {associations} associations to {node.ae_title}"):
-                    rows.append(_measure(node, associations, Path(name)))
+    with tempfile.TemporaryDirectory(prefix="thinfilm-bench-") as name:
+        folder = Path(name)
+        for node in nodes:
+            rows += _measure_all(console, node, folder)
+        # Ingest alone is measured: nothing is compressed meanwhile.
+        with running_gateway(folder, series_quiet_seconds=3600) as gateway:
+            rows += _measure_all(console, gateway.node, folder)
     return Figures("C-STORE of 512 KiB CT images", "from C-STORE request to status", tuple(rows))
 
 
-@contextlib.contextmanager
-def _nodes(given: list[Node], folder: Path) -> Iterator[list[Node]]:
-    if given:
-        yield given
-        return
-    # Ingest alone is measured: nothing is compressed meanwhile.
-    with running_gateway(folder, series_quiet_seconds=3600) as gateway:
-        yield [gateway.node]
+def _measure_all(console: Console, node: Node, folder: Path) -> Iterator[Row]:
+    for associations in ASSOCIATIONS:
+        with step(console, f"send {OBJECTS} objects over {associations} associations to {node.ae_title}"):
+            yield _measure(node, associations, folder)
 
 
 def _measure(node: Node, associations: int, folder: Path) -> Row:

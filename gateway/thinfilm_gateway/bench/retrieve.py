@@ -1,8 +1,9 @@
-"""`thinfilm bench retrieve`: how fast series come back by C-GET, and how soon the first slice of a cold one."""
+"""`thinfilm bench retrieve`: how fast series come back by C-GET and C-MOVE, and how soon the first slice."""
 
+import contextlib
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,82 +14,153 @@ from thinfilm_gateway.bench.figures import Figures, Row, row
 from thinfilm_gateway.client.archived import await_archived
 from thinfilm_gateway.client.files import DicomFile, read
 from thinfilm_gateway.client.gateway import running_gateway
-from thinfilm_gateway.client.network import Node, Sink, get, get_one, store
+from thinfilm_gateway.client.network import Node, PeerRefused, Sink, destination, get, get_one, move, store
 from thinfilm_gateway.client.phantom import write_ct
+from thinfilm_gateway.config import Peer
 from thinfilm_gateway.progress import step
 
 ASSOCIATIONS = (1, 4, 8)
 SERIES = 16
 SLICES = 16
+LONG_SLICES = 140
+REQUESTS = 3
+CODECS = ("neural", "jpegls")
 
-CACHED = "from the spool cache"
-ARCHIVED = "decoded from containers"
-AS_IT_IS = "C-GET"
+AS_RECEIVED = "as received"
+DESTINATION, DESTINATION_PORT = "THINFILM_BENCH", 11119
+"""The C-MOVE destination, on the loopback interface, that a node of `--against` must know."""
 
-COLD_SLICES = 140
-COLD_REQUESTS = 5
-ONE_OF_A_COLD_SERIES = "one slice of a cold series"
-A_COLD_SERIES = "a whole cold series"
+
+class _Arrivals:
+    """A sink that remembers when each object came."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def __call__(self, *_: object) -> None:
+        self.times.append(time.monotonic())
 
 
 def run(console: Console, against: Sequence[str]) -> Figures:
-    """Measure the nodes of `against`, or a gateway of one's own where there are none.
+    """Measure a gateway of one's own, and the nodes of `against` beside it.
 
-    A gateway of one's own is measured with all objects in the spool cache, and with none; then for how long a viewer
-    waits for the first slice of a long series that the neural codec keeps, of which nothing is in any cache.
+    Short series over several associations come from the spool cache, as they were received. A long series comes from a
+    container: cold, with nothing decoded before, and hot, with all of it. Nodes keep it as they like.
     Raises UnknownAddress, PeerRefused, DidNotRun or NotArchived.
     """
     nodes = [parse_node(text) for text in against]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="thinfilm-bench-") as name:
         folder = Path(name)
-        (folder / "files").mkdir()
         with step(console, "write the files"):
-            series = [_write_series(folder / "files", SLICES) for _ in range(SERIES)]
+            series = [_write_series(folder, SLICES) for _ in range(SERIES)]
+            long = _write_series(folder, LONG_SLICES)
         for node in nodes:
-            _store_all(console, node, series)
-            rows += _measure_all(console, node, AS_IT_IS, series)
-        if not nodes:
-            for case, settings in ((CACHED, {"series_quiet_seconds": 3600}), (ARCHIVED, {"cache_bytes": 0})):
-                rows += _measure_own(console, folder / case.replace(" ", "-"), case, settings, series)
-            rows += _measure_cold(console, folder)
-    return Figures("C-GET of CT images of 512 KiB", "from C-GET request to first object", tuple(rows))
+            with _destination(DESTINATION_PORT) as moved:
+                _store_all(console, node, [*series, long])
+                rows += _measure_associations(console, node, series)
+                rows += _measure_long(console, node, AS_RECEIVED, long, moved)
+        own = folder / "as-received"
+        own.mkdir()
+        with running_gateway(own, series_quiet_seconds=3600) as gateway:
+            _store_all(console, gateway.node, series)
+            rows += _measure_associations(console, gateway.node, series)
+        for codec in CODECS:
+            rows += _measure_archived(console, folder / codec, codec, long)
+    return Figures("Retrieval of CT images of 512 KiB", "from the request to the first object", tuple(rows))
 
 
-def _measure_own(
-    console: Console, folder: Path, case: str, settings: dict[str, Any], series: Sequence[list[DicomFile]]
-) -> list[Row]:
+def _measure_associations(console: Console, node: Node, series: Sequence[list[DicomFile]]) -> list[Row]:
+    """Get series over several associations at a time."""
+    sizes = [file.dataset_bytes for files in series for file in files]
+    rows = []
+    for associations in ASSOCIATIONS:
+        with step(console, f"get {len(series)} series over {associations} associations from {node.ae_title}"):
+            shares = [(node, list(series[first::associations])) for first in range(associations)]
+            seconds, waits = run_at_once(_get, shares)
+        every = [wait for share in waits for wait in share]
+        rows.append(row(node.ae_title, f"C-GET, {AS_RECEIVED}", associations, sizes, seconds, every))
+    return rows
+
+
+def _get(share: tuple[Node, list[list[DicomFile]]]) -> list[float]:
+    """Get series one after another; return how long each waited for its first object."""
+    node, series = share
+    return [_first_of_get(node, files) for files in series]
+
+
+def _first_of_get(node: Node, files: list[DicomFile]) -> float:
+    """Get a series, or the one slice that is asked for; return how long its first object took."""
+    ask = get if len(files) > 1 else _get_only
+    return _first(lambda arrivals: ask(node, files, arrivals), _Arrivals())
+
+
+def _get_only(node: Node, files: Sequence[DicomFile], sink: Sink) -> None:
+    get_one(node, files[0], sink)
+
+
+def _first(ask: Callable[[_Arrivals], None], arrivals: _Arrivals) -> float:
+    """Return how long the first object took from the request."""
+    before, started = len(arrivals.times), time.monotonic()
+    ask(arrivals)
+    return arrivals.times[before] - started
+
+
+def _measure_archived(console: Console, folder: Path, codec: str, long: list[DicomFile]) -> list[Row]:
+    """Measure a series of a gateway that keeps it by a codec alone, first with no cache, then with all of it in one."""
     folder.mkdir()
-    quick = {"series_quiet_seconds": 1, "decoded_cache_bytes": 0}
-    with running_gateway(folder, **(quick | settings)) as gateway:
-        _store_all(console, gateway.node, series)
-        if case == ARCHIVED:
-            with step(console, "compress, prove, forget the spool copies", len(series)) as advance:
+    kept: dict[str, Any] = {"lossless_codecs": (codec,), "lossless_preset": "fast", "cache_bytes": 0}
+    with _destination() as moved:
+        kept["peers"] = (Peer.model_validate({"ae_title": DESTINATION, "host": "127.0.0.1", "port": moved.port}),)
+        with running_gateway(folder, series_quiet_seconds=1, decoded_cache_bytes=0, **kept) as gateway:
+            _store_all(console, gateway.node, [long])
+            with step(console, f"{codec}: compress, prove, forget the spool copies", 1) as advance:
                 await_archived(gateway.settings, advance)
-        return _measure_all(console, gateway.node, case, series)
+            rows = _measure_long(console, gateway.node, f"{codec}, cold", long, moved)
+        with running_gateway(folder, **kept) as gateway:
+            get(gateway.node, long, _Arrivals())
+            return rows + _measure_long(console, gateway.node, f"{codec}, hot", long, moved)
 
 
-def _measure_cold(console: Console, folder: Path) -> list[Row]:
-    """Measure slices of one series, and the series, of a gateway that forgets at once what it has decoded."""
-    own = folder / "cold"
-    own.mkdir()
-    with step(console, f"write {COLD_SLICES} images"):
-        series = _write_series(folder / "files", COLD_SLICES)
-    forgetful = {"series_quiet_seconds": 1, "cache_bytes": 0, "decoded_cache_bytes": 0}
-    with running_gateway(own, lossless_codecs=("neural",), lossless_preset="fast", **forgetful) as gateway:
-        _store_all(console, gateway.node, [series])
-        with step(console, "compress, prove, forget the spool copies", 1) as advance:
-            await_archived(gateway.settings, advance)
-        with step(console, f"get {COLD_REQUESTS} slices and {COLD_REQUESTS} times the series"):
-            spread = series[:: max(1, len(series) // COLD_REQUESTS)][:COLD_REQUESTS]
-            one = _cold_row(gateway.node, ONE_OF_A_COLD_SERIES, [[file] for file in spread])
-            return [one, _cold_row(gateway.node, A_COLD_SERIES, [series] * COLD_REQUESTS)]
+class _Moved:
+    """A C-MOVE destination that runs, and what came to it."""
+
+    def __init__(self) -> None:
+        self.arrivals = _Arrivals()
+        self.port = 0
+
+    def first(self, node: Node, files: list[DicomFile]) -> float:
+        """Have a series sent here; return how long its first object took. Raises PeerRefused."""
+        try:
+            return _first(lambda _: move(node, files, DESTINATION), self.arrivals)
+        except PeerRefused as error:
+            raise PeerRefused(f"{error} Does it know {DESTINATION} at 127.0.0.1:{self.port}?") from error
 
 
-def _cold_row(node: Node, case: str, requests: list[list[DicomFile]]) -> Row:
-    """Get one slice, or the series, a request, one after the other."""
+@contextlib.contextmanager
+def _destination(port: int = 0) -> Iterator[_Moved]:
+    moved = _Moved()
+    with destination(DESTINATION, moved.arrivals, port) as moved.port:
+        yield moved
+
+
+def _measure_long(console: Console, node: Node, case: str, long: list[DicomFile], moved: _Moved) -> list[Row]:
+    """Measure a few slices of a series one by one, and the whole series, a few times."""
+    slices = [[file] for file in long[:: max(1, len(long) // REQUESTS)]][:REQUESTS]
+    with step(console, f"{node.ae_title}, {case}: get and move {REQUESTS} times"):
+        return [
+            _measured(node, f"C-GET of a slice, {case}", slices, _first_of_get),
+            _measured(node, f"C-GET of {len(long)}, {case}", [long] * REQUESTS, _first_of_get),
+            _measured(node, f"C-MOVE of {len(long)}, {case}", [long] * REQUESTS, moved.first),
+        ]
+
+
+def _measured(
+    node: Node, case: str, requests: Sequence[list[DicomFile]], ask: Callable[[Node, list[DicomFile]], float]
+) -> Row:
+    """Send requests one after another over an association each."""
     started = time.monotonic()
-    waits = _get((node, requests))
+    waits = [ask(node, files) for files in requests]
     sizes = [file.dataset_bytes for files in requests for file in files]
     return row(node.ae_title, case, 1, sizes, time.monotonic() - started, waits)
 
@@ -103,31 +175,3 @@ def _store_all(console: Console, node: Node, series: Sequence[list[DicomFile]]) 
         for files in series:
             store(node, files)
             advance()
-
-
-def _measure_all(console: Console, node: Node, case: str, series: Sequence[list[DicomFile]]) -> list[Row]:
-    sizes = [file.dataset_bytes for files in series for file in files]
-    rows = []
-    for associations in ASSOCIATIONS:
-        with step(console, f"{case}: get {len(series)} series over {associations} associations"):
-            shares = [(node, list(series[first::associations])) for first in range(associations)]
-            seconds, waits = run_at_once(_get, shares)
-        rows.append(row(node.ae_title, case, associations, sizes, seconds, [wait for share in waits for wait in share]))
-    return rows
-
-
-def _get(share: tuple[Node, list[list[DicomFile]]]) -> list[float]:
-    """Get series one after another, a single object by itself; return how long each waited for its first object."""
-    node, series = share
-    waits = []
-    for files in series:
-        arrivals: list[float] = []
-        started = time.monotonic()
-        ask = get if len(files) > 1 else _get_only
-        ask(node, files, lambda *received, arrivals=arrivals: arrivals.append(time.monotonic()))
-        waits.append(arrivals[0] - started)
-    return waits
-
-
-def _get_only(node: Node, files: list[DicomFile], sink: Sink) -> None:
-    get_one(node, files[0], sink)

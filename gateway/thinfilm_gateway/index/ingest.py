@@ -2,12 +2,13 @@
 
 import datetime as dt
 import enum
+import functools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydicom import Dataset
-from sqlalchemy import select, update
+from sqlalchemy import Select, bindparam, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -19,7 +20,7 @@ from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.duplicates import CONTENT_CONFLICT, RELATIONAL_MISMATCH
 from thinfilm_gateway.index.models import Container, Instance, Patient, Series, Study
 from thinfilm_gateway.index.rows import Row, instance_row, patient_identity, patient_row, series_row, study_row
-from thinfilm_gateway.index.sql import insert_into
+from thinfilm_gateway.index.sql import insert_into, insert_missing_into
 from thinfilm_gateway.index.states import InstanceState
 from thinfilm_gateway.index.transitions import move_instances
 
@@ -31,6 +32,37 @@ RACES = (
 
 
 Key = tuple[Any, ...]
+
+# Made once, since SQLAlchemy takes longer to make a statement than to execute it, and ingest waits for both.
+_KEPT_UNDER = (
+    select(
+        Instance.sop_instance_uid,
+        Instance.revision,
+        Instance.sha256,
+        Instance.transfer_syntax_uid,
+        Instance.state,
+        Instance.spool_name,
+        (Instance.dataset_offset + Instance.dataset_bytes).label("spool_bytes"),
+        Container.key,
+        Container.size_bytes,
+        Instance.id,
+        Series.series_instance_uid,
+        Study.study_instance_uid,
+    )
+    .join(Series, Series.id == Instance.series_pk)
+    .join(Study, Study.id == Series.study_pk)
+    .outerjoin(Container, Container.id == Instance.container_pk)
+    .where(Instance.sop_instance_uid.in_(bindparam("uids", expanding=True)))
+    .order_by(Instance.revision)
+)
+_SERIES_OF = (
+    select(Study.study_instance_uid, Series.series_instance_uid, Series.id)
+    .join(Study, Study.id == Series.study_pk)
+    .where(
+        Study.study_instance_uid.in_(bindparam("studies", expanding=True)),
+        Series.series_instance_uid.in_(bindparam("series", expanding=True)),
+    )
+)
 
 
 class UnindexableDataSet(Exception):
@@ -260,29 +292,8 @@ def _kept(entry: _Entry, revision: int) -> _Revision:
 
 def _known_revisions(session: Session, sop_instance_uids: Collection[str]) -> dict[str, list[_Revision]]:
     """Look up what is kept under these UIDs, oldest revision first."""
-    statement = (
-        select(
-            Instance.sop_instance_uid,
-            Instance.revision,
-            Instance.sha256,
-            Instance.transfer_syntax_uid,
-            Instance.state,
-            Instance.spool_name,
-            (Instance.dataset_offset + Instance.dataset_bytes).label("spool_bytes"),
-            Container.key,
-            Container.size_bytes,
-            Instance.id,
-            Series.series_instance_uid,
-            Study.study_instance_uid,
-        )
-        .join(Series, Series.id == Instance.series_pk)
-        .join(Study, Study.id == Series.study_pk)
-        .outerjoin(Container, Container.id == Instance.container_pk)
-        .where(Instance.sop_instance_uid.in_(set(sop_instance_uids)))
-        .order_by(Instance.revision)
-    )
     known: dict[str, list[_Revision]] = {}
-    for row in session.connection().execute(statement):
+    for row in session.connection().execute(_KEPT_UNDER, {"uids": list(set(sop_instance_uids))}):
         revision = _Revision(
             row.revision,
             row.sha256,
@@ -344,7 +355,18 @@ def _record_conflict(
 
 
 def _series_pks(session: Session, entries: Sequence[_Entry]) -> dict[tuple[str, str], int]:
-    """Find or make the patient, study and series of each entry; return the series' keys by study and series UID.
+    """Find or make the patient, study and series of each entry; return the series' keys by study and series UID."""
+    wanted = {entry.series_key: entry for entry in reversed(entries)}
+    if not wanted:
+        return {}
+    uids = {"studies": list({study for study, _ in wanted}), "series": list({series for _, series in wanted})}
+    found = {(study, series): pk for study, series, pk in session.connection().execute(_SERIES_OF, uids)}
+    missing = [entry for entry in entries if entry.series_key not in found]
+    return found | _made_series(session, missing) if missing else found
+
+
+def _made_series(session: Session, entries: Sequence[_Entry]) -> dict[tuple[str, str], int]:
+    """Find or make the patient, study and series of entries of which at least the series was missing.
 
     The first object of a patient, study or series describes it; the first of a study also says whose it is.
     """
@@ -403,17 +425,23 @@ def _found_or_made(
     if not missing:
         return found
     rows = [{**row, **dict(zip(key, values, strict=True))} for values, row in zip(missing, make(missing), strict=True)]
-    session.connection().execute(insert_into(session, model).on_conflict_do_nothing(), rows)
+    session.connection().execute(insert_missing_into(session, model), rows)
     return _found(session, model, key, wanted)
 
 
 def _found(
     session: Session, model: type[Patient] | type[Study] | type[Series], key: tuple[str, ...], wanted: Collection[Key]
 ) -> dict[Key, int]:
+    values = {name: list({each[place] for each in wanted}) for place, name in enumerate(key)}
+    rows = session.connection().execute(_by_key(model, key), values)
+    return {tuple(found): pk for pk, *found in rows}
+
+
+@functools.cache
+def _by_key(model: type[Patient] | type[Study] | type[Series], key: tuple[str, ...]) -> Select[Any]:
     columns = [model.__table__.columns[name] for name in key]
-    conditions = [column.in_({values[place] for values in wanted}) for place, column in enumerate(columns)]
-    rows = session.connection().execute(select(model.id, *columns).where(*conditions))
-    return {tuple(values): pk for pk, *values in rows}
+    conditions = [column.in_(bindparam(name, expanding=True)) for name, column in zip(key, columns, strict=True)]
+    return select(model.id, *columns).where(*conditions)
 
 
 def received_row(received: Received, revision: int, series_pk: int) -> Row:

@@ -5,6 +5,7 @@ as its owner, so that a worker whose lease ran out changes nothing.
 """
 
 import datetime as dt
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,7 +14,7 @@ from sqlalchemy import CursorResult, delete, func, literal_column, or_, select, 
 from sqlalchemy.orm import Session, aliased
 
 from thinfilm_gateway.index.models import Job
-from thinfilm_gateway.index.sql import insert_into
+from thinfilm_gateway.index.sql import insert_into, insert_missing_into
 from thinfilm_gateway.index.states import JobState
 from thinfilm_gateway.index.transitions import move_job
 
@@ -72,19 +73,24 @@ def request_compression(
     rows = _waiting_rows(COMPRESS, series_pks, not_before, now or _now())
     if not rows:
         return
-    statement = insert_into(session, Job).on_conflict_do_update(
+    session.connection().execute(_delaying(insert_into(session, Job)), rows)
+
+
+@functools.cache
+def _delaying(insert: Any) -> Any:
+    """Return an INSERT of waiting jobs that only moves the time of those that wait already."""
+    return insert.on_conflict_do_update(
         index_elements=["series_pk", "kind", "state"],
         index_where=text("state IN ('waiting', 'running')"),
         set_={"not_before": literal_column("excluded.not_before"), "sent_at": None},
     )
-    session.connection().execute(statement, rows)
 
 
 def request(session: Session, kind: str, series_pks: Collection[int], now: dt.datetime | None = None) -> None:
     """See to it that each series has a waiting job of this kind, due at once where it had none."""
     now = now or _now()
     if rows := _waiting_rows(kind, series_pks, now, now):
-        session.connection().execute(insert_into(session, Job).on_conflict_do_nothing(), rows)
+        session.connection().execute(insert_missing_into(session, Job), rows)
 
 
 def _waiting_rows(

@@ -1,5 +1,6 @@
 """The SQL in which SQLite and PostgreSQL differ."""
 
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -18,8 +19,23 @@ def is_sqlite(session: Session) -> bool:
 
 def insert_into(session: Session, model: type[Base]) -> Any:
     """Return an INSERT that knows ON CONFLICT, past the ORM, whose bookkeeping would cost more than the insert."""
-    insert: Any = sqlite.insert if is_sqlite(session) else postgresql.insert
+    return _insert_into(is_sqlite(session), model)
+
+
+def insert_missing_into(session: Session, model: type[Base]) -> Any:
+    """Return an INSERT that leaves rows alone which are there already."""
+    return _insert_missing_into(is_sqlite(session), model)
+
+
+@functools.cache  # a statement costs more to make than to execute
+def _insert_into(into_sqlite: bool, model: type[Base]) -> Any:
+    insert: Any = sqlite.insert if into_sqlite else postgresql.insert
     return insert(model.__table__)
+
+
+@functools.cache
+def _insert_missing_into(into_sqlite: bool, model: type[Base]) -> Any:
+    return _insert_into(into_sqlite, model).on_conflict_do_nothing()
 
 
 def one_of(session: Session, column: InstrumentedAttribute[str], values: Sequence[str]) -> ColumnElement[bool]:

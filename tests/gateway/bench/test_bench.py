@@ -5,10 +5,12 @@ import pytest
 from rich.console import Console
 
 from support.gateway import running_gateway
+from support.servers import free_port
 from thinfilm_gateway.bench import hostile, ingest, retrieve
 from thinfilm_gateway.bench.clients import UnknownAddress, parse_node, run_at_once
 from thinfilm_gateway.bench.figures import row
-from thinfilm_gateway.client.network import Node
+from thinfilm_gateway.client.network import Node, PeerRefused
+from thinfilm_gateway.config import Peer
 
 QUIET = Console(quiet=True)
 
@@ -37,33 +39,56 @@ def test_clients_start_at_the_same_moment_each_in_a_process_of_its_own():
     assert results == [None, None]
 
 
-def test_ingest_and_retrieve_measure_a_node_that_runs(tmp_path, monkeypatch):
+def small(monkeypatch):
     monkeypatch.setattr(ingest, "ASSOCIATIONS", (2,))
     monkeypatch.setattr(ingest, "OBJECTS", 6)
     monkeypatch.setattr(retrieve, "ASSOCIATIONS", (2,))
     monkeypatch.setattr(retrieve, "SERIES", 2)
     monkeypatch.setattr(retrieve, "SLICES", 3)
+    monkeypatch.setattr(retrieve, "LONG_SLICES", 4)
+    monkeypatch.setattr(retrieve, "REQUESTS", 2)
+    monkeypatch.setattr(retrieve, "CODECS", ("jpegls",))
+
+
+def test_ingest_measures_a_node_that_runs_and_a_gateway_of_its_own(tmp_path, monkeypatch):
+    small(monkeypatch)
+    with running_gateway(tmp_path, receivers=1, local_workers=0, ae_title="OTHER") as gateway:
+        figures = ingest.run(QUIET, [f"127.0.0.1:{gateway.node.port}/OTHER"])
+    rows = json.loads(json.dumps(figures.to_json()))["rows"]
+    assert [row["node"] for row in rows] == ["OTHER", "THINFILM"]
+    for measured in rows:
+        assert measured["objects"] == 6
+        assert measured["bytes"] > 6 * 512 * 1024
+        assert measured["objects_per_second"] > 0
+    assert figures.table().row_count == 2
+
+
+def test_retrieve_measures_a_node_that_runs_and_a_gateway_of_its_own(tmp_path, monkeypatch):
+    small(monkeypatch)
+    port = free_port()
+    monkeypatch.setattr(retrieve, "DESTINATION_PORT", port)
+    peers = (Peer(ae_title="THINFILM_BENCH", host="127.0.0.1", port=port),)
+    with running_gateway(tmp_path, receivers=1, local_workers=0, ae_title="OTHER", peers=peers) as gateway:
+        rows = retrieve.run(QUIET, [f"127.0.0.1:{gateway.node.port}/OTHER"]).rows
+    of_long = [
+        [f"C-GET of a slice, {case}", f"C-GET of 4, {case}", f"C-MOVE of 4, {case}"]
+        for case in ("as received", "jpegls, cold", "jpegls, hot")
+    ]
+    assert [(row.node, row.case) for row in rows] == [
+        *(("OTHER", case) for case in ("C-GET, as received", *of_long[0])),
+        *(("THINFILM", case) for case in ("C-GET, as received", *of_long[1], *of_long[2])),
+    ]
+    assert [row.objects for row in rows] == [6, 2, 8, 8, 6, 2, 8, 8, 2, 8, 8]
+    assert all(0 < row.latency_ms_p50 <= row.latency_ms_p99 for row in rows)
+
+
+def test_a_node_that_does_not_know_the_destination_is_named_with_what_it_must_know(tmp_path, monkeypatch):
+    small(monkeypatch)
+    monkeypatch.setattr(retrieve, "DESTINATION_PORT", free_port())
     with running_gateway(tmp_path, receivers=1, local_workers=0) as gateway:
         address = f"127.0.0.1:{gateway.node.port}/{gateway.node.ae_title}"
-        for command in (ingest, retrieve):
-            figures = command.run(QUIET, [address])
-            document = json.loads(json.dumps(figures.to_json()))
-            (measured,) = document["rows"]
-            assert measured["objects"] == 6
-            assert measured["bytes"] > 6 * 512 * 1024
-            assert measured["objects_per_second"] > 0
-            assert figures.table().row_count == 1
-
-
-def test_slices_of_a_cold_series_are_measured_one_by_one_and_all_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(retrieve, "COLD_SLICES", 4)
-    monkeypatch.setattr(retrieve, "COLD_REQUESTS", 2)
-    (tmp_path / "files").mkdir()
-    one, whole = retrieve._measure_cold(QUIET, tmp_path)
-    assert (one.case, one.objects, whole.case, whole.objects) == (
-        "one slice of a cold series", 2, "a whole cold series", 8,
-    )  # fmt: skip
-    assert 0 < one.latency_ms_p50 <= one.latency_ms_p99
+        with pytest.raises(PeerRefused, match=r"Does it know THINFILM_BENCH at 127\.0\.0\.1:"):
+            retrieve.run(QUIET, [address])
 
 
 def test_hostile_measures_senders_alone_and_beside_hostile_peers(monkeypatch):
