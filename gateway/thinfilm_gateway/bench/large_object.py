@@ -28,6 +28,7 @@ FRAMES = 2048
 DISTINCT_SLICES = 8
 
 _LOOK_EVERY_SECONDS = 0.02
+_CALM_SECONDS, _CALM_BYTES = 1.0, 1 << 20  # how long memory must stay as it is before a step is measured, within what
 
 
 class MovedBytes(Exception):
@@ -96,6 +97,7 @@ def _through(console: Console, gateway: RunningGateway, folder: Path, large: Dic
     small = [read(path) for path in write_ct(folder, 1)]
     _send(gateway.node, small[0])
     _get_back(gateway.node, small[0])
+    _await_calm(gateway.process.pid)
     with step(console, "send it"):
         yield _measured(gateway, "C-STORE", lambda: _send(gateway.node, large))
     if case == "a container":
@@ -160,6 +162,15 @@ def _watched(parent: int) -> Iterator[dict[int, int]]:
     finally:
         done.set()
         watcher.join()
+
+
+def _await_calm(parent: int) -> None:
+    """Wait until no process of a gateway begins, ends or grows any more: until all of them have started."""
+    before: dict[int, int] = {}
+    now = _memories(parent)
+    while before.keys() != now.keys() or any(abs(now[process] - before[process]) > _CALM_BYTES for process in now):
+        time.sleep(_CALM_SECONDS)
+        before, now = now, _memories(parent)
 
 
 def _memories(parent: int) -> dict[int, int]:
