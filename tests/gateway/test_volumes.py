@@ -1,5 +1,6 @@
 """Spool and archive as volumes: nothing is written into an empty mount point, and all goes on when it is back."""
 
+import datetime as dt
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,12 @@ from support.receiver import running_receiver, wait_until
 from support.scu import Answer, store_all
 from thinfilm_gateway import data_folder, volumes
 from thinfilm_gateway.archive import mark
+from thinfilm_gateway.archive.presence import Presence
 from thinfilm_gateway.commands import status as command
 from thinfilm_gateway.dimse import status
 from thinfilm_gateway.dimse.server import Receiver
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.ingest import Outcome, register_all
 from thinfilm_gateway.index.volumes import ARCHIVE, SPOOL, KnownVolumes, known
 from thinfilm_workers.context import Context
 from thinfilm_workers.jobs.evict import evict
@@ -109,6 +112,26 @@ def test_jobs_wait_for_an_archive_that_is_away_and_go_on_when_it_is_back(build_h
     make_due(house)
     house.work()
     house.assert_archived([*first, *second])
+
+
+def test_an_object_that_comes_again_while_the_archive_is_away_is_kept_too_and_called_no_loss(
+    build_house: Callable[..., House],
+) -> None:
+    house = build_house(cache_bytes=0)
+    house.receive([CT])
+    house.work()
+    evict(house.context)
+    (archived,) = house.instances()
+    with away(house.context.settings.archive_dir):
+        again = house.spool(CT)
+        presence = Presence(house.context.spool, house.context.store)
+        assert register_all(house.context.database, [again], dt.timedelta(0), presence=presence) == [Outcome.STORED]
+        (row,) = house.instances()
+        assert (row.spool_name, row.container_pk) == (again.spool_name, archived.container_pk)
+        house.assert_retrievable([CT])
+    assert house.audits("copy_lost") == []
+    evict(house.context)
+    house.assert_archived([CT])
 
 
 def test_the_archive_of_another_gateway_is_not_written(build_house: Callable[..., House]) -> None:

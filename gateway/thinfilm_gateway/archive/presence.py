@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from thinfilm_gateway.archive.spool import Spool
-from thinfilm_gateway.archive.store import ObjectStore
+from thinfilm_gateway.archive.store import ObjectStore, StorageAway
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,16 @@ class Presence:
     def any_lies_there(self, copies: NamedCopies) -> bool:
         """Tell whether at least one of the copies is there at its full size; one that cannot be looked at is not."""
         return self._is_spooled(copies) or self._is_archived(copies)
+
+    def may_be_away(self, copies: NamedCopies) -> bool:
+        """Tell whether the archive that a copy should lie in is away as a whole, so that nothing there is lost."""
+        if copies.container_key is None:
+            return False
+        try:
+            self._store.check_mounted()
+        except (StorageAway, OSError):
+            return True
+        return False
 
     def _is_spooled(self, copies: NamedCopies) -> bool:
         try:

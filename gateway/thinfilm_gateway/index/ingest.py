@@ -46,6 +46,7 @@ _KEPT_UNDER = (
         Container.key,
         Container.size_bytes,
         Instance.id,
+        Instance.committed_at,
         Series.series_instance_uid,
         Study.study_instance_uid,
     )
@@ -184,6 +185,15 @@ class _Entry:
         return self.uids.study_instance_uid, self.uids.series_instance_uid
 
 
+@dataclass(frozen=True, eq=False)
+class _New:
+    """An object to be inserted: the revision that it becomes under its UID, and whether it shall be served."""
+
+    entry: _Entry
+    revision: int
+    is_served: bool
+
+
 @dataclass(frozen=True)
 class _Revision:
     """What is kept already under a SOP Instance UID; instance_pk is None for one of the same batch."""
@@ -195,6 +205,7 @@ class _Revision:
     state: InstanceState
     copies: NamedCopies
     instance_pk: int | None
+    is_committed: bool = False  # storage commitment was given for it: it stays what is served
 
     def holds(self, received: Received) -> bool:
         return self.sha256 == received.sha256 and self.transfer_syntax_uid == received.transfer_syntax_uid
@@ -208,6 +219,11 @@ class _Revision:
             return False
         return presence is None or presence.any_lies_there(self.copies)
 
+    def may_be_away(self, presence: Presence | None) -> bool:
+        return (
+            self.state is not InstanceState.QUARANTINED and presence is not None and presence.may_be_away(self.copies)
+        )
+
 
 def _register(
     session: Session,
@@ -219,7 +235,7 @@ def _register(
 ) -> list[Outcome]:
     known = _known_revisions(session, [entry.received.sop_instance_uid for entry in entries])
     outcomes: list[Outcome] = []
-    new: list[tuple[_Entry, int]] = []  # with the revision that it becomes
+    new: list[_New] = []
     healing: list[tuple[_Entry, _Revision]] = []
     for entry in entries:
         received = entry.received
@@ -237,16 +253,21 @@ def _register(
             _record_conflict(session, entry, revisions, duplicates, now)
             outcomes.append(Outcome.REJECTED)
         else:
+            committed = any(each.is_committed for each in revisions)
+            policy: Duplicates = "keep-first" if committed else duplicates
             if revisions:
-                _record_conflict(session, entry, revisions, duplicates, now)
-            revision = _kept(entry, len(revisions) + 1)
+                _record_conflict(session, entry, revisions, policy, now)
+            revision = _kept(entry, max((each.revision for each in revisions), default=0) + 1)
+            new.append(_New(entry, revision.revision, is_served=not revisions or policy == "version"))
             revisions.append(revision)
-            new.append((entry, revision.revision))
             outcomes.append(Outcome.CONFLICT if revision.revision > 1 else Outcome.STORED)
-    series_pks = _series_pks(session, [entry for entry, _ in (*new, *healing)])
+    series_pks = _series_pks(session, [*(one.entry for one in new), *(entry for entry, _ in healing)])
     for entry, damaged in healing:
-        _heal(session, damaged, entry.received, series_pks[entry.series_key])
-    _insert(session, new, series_pks, duplicates, now)
+        if damaged.may_be_away(presence):
+            _keep_beside(session, damaged, entry.received)
+        else:
+            _heal(session, damaged, entry.received, series_pks[entry.series_key])
+    _insert(session, new, series_pks, now)
     # Last, because the rows of the jobs stay locked until the commit.
     jobs.request_compression(session, set(series_pks.values()), now + quiet, now)
     return outcomes
@@ -254,22 +275,20 @@ def _register(
 
 def _insert(
     session: Session,
-    new: Sequence[tuple[_Entry, int]],
+    new: Sequence[_New],
     series_pks: dict[tuple[str, str], int],
-    duplicates: Duplicates,
     now: dt.datetime,
 ) -> None:
-    """Insert the rows of new objects: each the first under its UID, or a further revision."""
-    newest_counts = duplicates == "version"
-    served = {entry.received.sop_instance_uid: revision for entry, revision in new if newest_counts or revision == 1}
+    """Insert the rows of new objects; of those of one UID that shall be served, the last is."""
+    served = {one.entry.received.sop_instance_uid: one.revision for one in new if one.is_served}
     superseded = [uid for uid, revision in served.items() if revision > 1]
     if superseded:
         statement = update(Instance).where(Instance.sop_instance_uid.in_(superseded), Instance.current.is_(True))
         session.execute(statement.values(current=False).execution_options(synchronize_session=False))
     rows = [
-        received_row(entry.received, revision, series_pks[entry.series_key])
-        | {"current": served.get(entry.received.sop_instance_uid) == revision}
-        for entry, revision in new
+        received_row(one.entry.received, one.revision, series_pks[one.entry.series_key])
+        | {"current": served.get(one.entry.received.sop_instance_uid) == one.revision}
+        for one in new
     ]
     if rows:
         session.connection().execute(insert_into(session, Instance), rows)
@@ -302,9 +321,17 @@ def _known_revisions(session: Session, sop_instance_uids: Collection[str]) -> di
             row.state,
             NamedCopies(row.spool_name, row.spool_bytes, row.key, row.size_bytes),
             row.id,
+            is_committed=row.committed_at is not None,
         )
         known.setdefault(row.sop_instance_uid, []).append(revision)
     return known
+
+
+def _keep_beside(session: Session, known: _Revision, received: Received) -> None:
+    """Keep the copy that has just arrived beside one that cannot be looked at while the archive is away."""
+    statement = update(Instance).where(Instance.id == known.instance_pk, Instance.state == known.state)
+    kept = {"spool_name": received.spool_name, "dataset_offset": received.dataset_offset}
+    session.execute(statement.values(**kept).execution_options(synchronize_session=False))
 
 
 def _heal(session: Session, damaged: _Revision, received: Received, series_pk: int) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 
 from support.received import EARLY, QUIET, received
 from thinfilm_gateway.archive.values import text
@@ -65,6 +65,31 @@ def test_an_older_version_that_comes_again_is_known_and_changes_nothing(database
     again = replace(first, spool_name="again")
     assert register_all(database, [again], QUIET, duplicates="version") == [Outcome.IDENTICAL]
     assert served(database, first.sop_instance_uid) == [second.sha256]
+
+
+def test_a_version_does_not_take_the_place_of_what_is_committed(database: Database) -> None:
+    first = received(b"first")
+    register_all(database, [first], QUIET)
+    with database.session() as session:
+        session.execute(update(Instance).values(committed_at=EARLY))
+    second = received(b"second", first.attributes)
+    assert register_all(database, [second], QUIET, duplicates="version") == [Outcome.CONFLICT]
+    assert revisions(database) == [(1, True, first.sha256), (2, False, second.sha256)]
+    assert served(database, first.sop_instance_uid) == [first.sha256]
+    assert "not served" in events(database)[0][1]
+
+
+def test_a_revision_after_one_that_is_gone_gets_a_number_of_its_own(database: Database) -> None:
+    first = received(b"first")
+    second, third = received(b"second", first.attributes), received(b"third", first.attributes)
+    register_all(database, [first, second], QUIET)
+    with database.session() as session:
+        session.execute(delete(Instance).where(Instance.revision == 1))
+    assert register_all(database, [third], QUIET) == [Outcome.CONFLICT]
+    assert [(revision, sha256) for revision, _, sha256 in revisions(database)] == [
+        (2, second.sha256),
+        (3, third.sha256),
+    ]
 
 
 def test_a_version_in_another_study_is_found_there_and_the_first_is_kept(database: Database) -> None:
