@@ -9,6 +9,7 @@ import pytest
 from support.datasets import ct_series, structured_report
 from support.objects import write_files
 from thinfilm_gateway import cli
+from thinfilm_gateway.bench.chaos import damage
 from thinfilm_gateway.bench.chaos import run as chaos
 from thinfilm_gateway.bench.chaos.kills import kill_under_load
 from thinfilm_gateway.bench.chaos.outcome import Outcome, Report
@@ -29,6 +30,17 @@ def test_what_was_acknowledged_before_kills_comes_back_and_nothing_half_is_left(
     assert outcome.is_right
     assert outcome.acknowledged >= KILLS
     assert dict(outcome.faults) == dict.fromkeys(ROLES, 1)
+
+
+@pytest.mark.timeout(900)
+def test_a_flipped_byte_is_noticed_and_healed_from_the_copy_in_the_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(damage, "SLICES", 2)
+    monkeypatch.setattr(damage, "PLACES", ("frames", "footer"))
+    outcome = damage.flip_bytes(tmp_path)
+    assert outcome.wrong == ()
+    assert (outcome.acknowledged, outcome.returned) == (4, 4)
 
 
 def test_whatever_is_lost_changed_or_half_is_told(tmp_path: Path, sqlite_template: Path) -> None:
