@@ -18,6 +18,7 @@ class UnusableDataFolder(Exception):
 
 
 QUOTA_WARNING_SHARE = 0.9  # of a quota, above which people are warned
+_RECEIVE_LOCK = "receive.lock"
 ARCHIVE_RESERVE_SHARE = 0.25
 """Of minimum_free_bytes: below it no container is begun. Objects are refused long before, since to compress is what
 makes room; the rest is for the index."""
@@ -75,6 +76,29 @@ def held(folder: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+@contextlib.contextmanager
+def receiving(folder: Path) -> Iterator[None]:
+    """Show until the block ends that a receiver writes into the spool of a data folder with an embedded index."""
+    with (folder / _RECEIVE_LOCK).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextlib.contextmanager
+def is_received_into(folder: Path) -> Iterator[bool]:
+    """Tell whether a receiver writes into the spool; if not, none begins to before the block ends.
+
+    Asked by whoever holds the data folder: receivers whose `serve` was killed outlive it by what they have to end.
+    """
+    with (folder / _RECEIVE_LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield True
+        else:
+            yield False
 
 
 def room(settings: Settings, known: KnownVolumes) -> Room:

@@ -13,7 +13,7 @@ from thinfilm_gateway.bench.chaos import run as chaos
 from thinfilm_gateway.bench.chaos.kills import kill_under_load
 from thinfilm_gateway.bench.chaos.outcome import Outcome, Report
 from thinfilm_gateway.bench.chaos.proof import get_all
-from thinfilm_gateway.bench.chaos.remains import remains
+from thinfilm_gateway.bench.chaos.remains import half_objects, remains
 from thinfilm_gateway.bench.chaos.service import ROLES
 from thinfilm_gateway.client.gateway import running_gateway
 from thinfilm_gateway.client.network import store
@@ -40,6 +40,9 @@ def test_whatever_is_lost_changed_or_half_is_told(tmp_path: Path, sqlite_templat
     assert list(retrieved.missing) == [lost.sop_instance_uid]
     assert list(retrieved.changed) == [changed.sop_instance_uid]
 
+    incoming = gateway.settings.spool_dir / "incoming" / "0123"
+    incoming.write_bytes(b"half")
+    assert half_objects(gateway.settings) == [f"{incoming} is left half."]
     half = gateway.settings.archive_dir / "00" / f"{'0' * 32}.1234.part"
     half.parent.mkdir()
     half.write_bytes(b"half")
