@@ -40,6 +40,10 @@ CommitmentDepth = Literal["index", "object", "checksum"]
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+DAY_SECONDS = 86400
+MOST_PROCESSES = 1024
+LARGEST_PDU_BYTES = 2**32 - 1
+"""What fits the field that negotiates it (PS3.8 D.1)."""
 
 ENVIRONMENT_PREFIX = "THINFILM_"
 ENVIRONMENT_OF_TESTS = frozenset({"THINFILM_DATA"})  # a folder of DICOM files for `thinfilm demo` and the tests
@@ -56,7 +60,7 @@ class Peer(BaseModel):
 
     ae_title: AETitle
     host: str | None = Field(None, min_length=1)
-    port: Port | None = None
+    port: int | None = Field(None, ge=1, le=65535)
     network: IPvAnyNetwork | None = None
     tls: bool = False
     certificate_subject: str | None = Field(None, min_length=1)
@@ -106,11 +110,19 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged; debug may show patient data."
     )
-    receivers: int = Field(2, ge=1, description="Receiver processes that share dicom_port.")
+    receivers: int = Field(2, ge=1, le=MOST_PROCESSES, description="Receiver processes that share dicom_port.")
     maximum_associations: int = Field(128, ge=1, description="Associations a receiver process serves at a time.")
     maximum_associations_per_host: int = Field(48, ge=1, description="Those of them that may come from one address.")
-    maximum_pdu_bytes: int = Field(MIB, ge=16384, description="Largest P-DATA PDU that peers may send.")
-    network_timeout_seconds: float = Field(60.0, gt=0, description="An association silent for so long is aborted.")
+    maximum_pdu_bytes: int = Field(
+        MIB, ge=16384, le=LARGEST_PDU_BYTES, description="Largest P-DATA PDU that peers may send."
+    )
+    network_timeout_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=DAY_SECONDS,
+        allow_inf_nan=False,
+        description="An association silent for so long is aborted.",
+    )
     duplicates: Duplicates = Field(
         "keep-first", description="What becomes of other content under a SOP Instance UID that is there already."
     )
@@ -130,8 +142,16 @@ class Settings(BaseSettings):
     archive_quota_bytes: int | None = Field(
         None, gt=0, description="Once the containers take so many bytes, nothing more is compressed; none without."
     )
-    series_quiet_seconds: float = Field(30.0, ge=0, description="A series quiet for so long is compressed.")
-    local_workers: int = Field(2, ge=0, description="Processes of the local worker; only without broker_url.")
+    series_quiet_seconds: float = Field(
+        30.0,
+        ge=0,
+        le=3650 * DAY_SECONDS,
+        allow_inf_nan=False,
+        description="A series quiet for so long is compressed.",
+    )
+    local_workers: int = Field(
+        2, ge=0, le=MOST_PROCESSES, description="Processes of the local worker; only without broker_url."
+    )
     lossless_codecs: Annotated[tuple[str, ...], NoDecode] = Field(
         ("neural", "jpegxl", "jpegls", "htj2k"),
         description="Codecs that are measured for each series; the smallest is kept.",
@@ -149,7 +169,9 @@ class Settings(BaseSettings):
     max_attempts: int = Field(
         3, ge=1, description="A job that failed so often is left; its instances stay as received."
     )
-    job_lease_seconds: float = Field(900.0, gt=0, description="A worker silent for so long has lost its job.")
+    job_lease_seconds: float = Field(
+        900.0, gt=0, le=DAY_SECONDS, allow_inf_nan=False, description="A worker silent for so long has lost its job."
+    )
     cache_bytes: int = Field(
         10 * GIB, ge=0, description="Spool copies of compressed instances kept for fast retrieval."
     )
@@ -178,6 +200,38 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         """Read `jpegxl,jpegls`, as the environment has it."""
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("lossless_codecs")
+    @classmethod
+    def _has_a_codec(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("it names at least one codec")
+        return value
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _is_a_folder(cls, value: Any) -> Any:
+        """Refuse an empty name, which would be the folder that the gateway happens to be started in."""
+        if value == "":
+            raise ValueError("it names a folder")
+        return value
+
+    @model_validator(mode="after")
+    def _has_a_port_for_each_listener(self) -> "Settings":
+        """Refuse a port with two uses: receivers share theirs, so that the system would not."""
+        used: dict[int, str] = {}
+        for key in ("dicom_port", "dicom_tls_port", "http_port"):
+            port = getattr(self, key)
+            if port and port in used:
+                raise ValueError(f"{used[port]} and {key} are both {port}; give each a port of its own")
+            used[port] = key
+        return self
+
+    @model_validator(mode="after")
+    def _reaches_its_workers(self) -> "Settings":
+        if self.gpu_workers and not self.broker_url:
+            raise ValueError("gpu_workers needs a broker_url, by which they are reached")
+        return self
 
     @property
     def index_url(self) -> str:
@@ -213,6 +267,8 @@ def load(file: Path | None = None, **overrides: Any) -> Settings:
         return Settings(**(from_file | from_environment | given))
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # about settings that do not go together, each maybe from elsewhere
+            raise ConfigError(f"The settings are wrong: {_message(first)}.") from None
         key = str(first["loc"][0])
         origin = (
             "on the command line" if key in given
@@ -238,7 +294,7 @@ _COMPLAINTS_ABOUT_TABLES = {
 def _complaint(error: Mapping[str, Any]) -> str:
     """Put pydantic's message into the middle of a sentence, with the value it is about."""
     kind, place = error["type"], error["loc"]
-    message = str(error["msg"]).removeprefix("Value error, ").removesuffix(".")
+    message = _message(error)
     if place[0] in _TABLES and kind in _COMPLAINTS_ABOUT_TABLES:
         table, required = _TABLES[place[0]]
         return _COMPLAINTS_ABOUT_TABLES[kind].format(
@@ -251,6 +307,10 @@ def _complaint(error: Mapping[str, Any]) -> str:
     if place[0] in _TABLES and kind == "value_error":  # about the table as a whole, which need not be told
         return message
     return f"{message[0].lower()}{message[1:]}, not {error['input']!r}"
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    return str(error["msg"]).removeprefix("Value error, ").removesuffix(".")
 
 
 def _with_article(key: str) -> str:

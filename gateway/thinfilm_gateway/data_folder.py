@@ -18,6 +18,7 @@ class UnusableDataFolder(Exception):
 
 
 QUOTA_WARNING_SHARE = 0.9  # of a quota, above which people are warned
+_RECEIVE_LOCK = "receive.lock"
 ARCHIVE_RESERVE_SHARE = 0.25
 """Of minimum_free_bytes: below it no container is begun. Objects are refused long before, since to compress is what
 makes room; the rest is for the index."""
@@ -77,6 +78,29 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def receiving(folder: Path) -> Iterator[None]:
+    """Show until the block ends that a receiver writes into the spool of a data folder with an embedded index."""
+    with (folder / _RECEIVE_LOCK).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextlib.contextmanager
+def is_received_into(folder: Path) -> Iterator[bool]:
+    """Tell whether a receiver writes into the spool; if not, none begins to before the block ends.
+
+    Asked by whoever holds the data folder: receivers whose `serve` was killed outlive it by what they have to end.
+    """
+    with (folder / _RECEIVE_LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield True
+        else:
+            yield False
+
+
 def room(settings: Settings, known: KnownVolumes) -> Room:
     """Tell whether the folders take further objects. known: what the index knows of them."""
     spool, archive = settings.spool_dir, settings.archive_dir
@@ -87,9 +111,10 @@ def room(settings: Settings, known: KnownVolumes) -> Room:
         free_bytes = _free_bytes(folders[0])
     except OSError as error:
         return Room(None, f"C-STORE is refused: {folders[0]} cannot be reached ({error.strerror}); mount its volume.")
-    refusal = _refusal(settings, known, folders, free_bytes)
+    spool_bytes = _spool_bytes(settings)
+    refusal = _refusal(settings, known, folders, free_bytes, spool_bytes)
     obstacle = _obstacle(settings, known, archive)
-    return Room(free_bytes, refusal, obstacle, _warning(settings, known, free_bytes, archive))
+    return Room(free_bytes, refusal, obstacle, _warning(settings, known, free_bytes, spool_bytes, archive))
 
 
 def archive_is_full(settings: Settings, archive: Path, container_bytes: int) -> str | None:
@@ -103,7 +128,19 @@ def archive_is_full(settings: Settings, archive: Path, container_bytes: int) -> 
     return None
 
 
-def _refusal(settings: Settings, known: KnownVolumes, folders: Sequence[Path], free_bytes: int) -> str | None:
+def _spool_bytes(settings: Settings) -> int:
+    """Return what counts towards the quota of the spool, of which every file is looked at; 0 where nobody asks."""
+    if settings.spool_quota_bytes is None:
+        return 0
+    try:
+        return bytes_under(settings.spool_dir)
+    except OSError:  # of which the refusal tells
+        return 0
+
+
+def _refusal(
+    settings: Settings, known: KnownVolumes, folders: Sequence[Path], free_bytes: int, spool_bytes: int
+) -> str | None:
     if complaint := mark.complaint(settings.spool_dir, known.marks.get(SPOOL)):
         return f"C-STORE is refused: {complaint}"
     for folder in folders:
@@ -113,10 +150,10 @@ def _refusal(settings: Settings, known: KnownVolumes, folders: Sequence[Path], f
         wanted = f"minimum_free_bytes is {settings.minimum_free_bytes:,}"
         return f"C-STORE is refused: {free_bytes:,} bytes are free under {folders[0]}, {wanted}; make room there."
     quota = settings.spool_quota_bytes
-    if quota is not None and (used := bytes_under(folders[0])) >= quota:
+    if quota is not None and spool_bytes >= quota:
         return (
-            f"C-STORE is refused: the spool takes {used:,} bytes and spool_quota_bytes is {quota:,}; raise it, or see "
-            "why nothing is compressed."
+            f"C-STORE is refused: the spool takes {spool_bytes:,} bytes and spool_quota_bytes is {quota:,}; raise it, "
+            "or see why nothing is compressed."
         )
     return None
 
@@ -131,12 +168,12 @@ def _obstacle(settings: Settings, known: KnownVolumes, archive: Path) -> str | N
     return None
 
 
-def _warning(settings: Settings, known: KnownVolumes, free_bytes: int, archive: Path) -> str | None:
+def _warning(settings: Settings, known: KnownVolumes, free_bytes: int, spool_bytes: int, archive: Path) -> str | None:
     for folder, free in ((settings.spool_dir, free_bytes), (settings.archive_dir, _free_or_none(archive))):
         if free is not None and free < settings.warning_free_bytes:
             return f"Only {free:,} bytes are free for {folder}; make room before objects are refused."
     spool_quota, archive_quota = settings.spool_quota_bytes, settings.archive_quota_bytes
-    if spool_quota is not None and bytes_under(settings.spool_dir) >= QUOTA_WARNING_SHARE * spool_quota:
+    if spool_quota is not None and spool_bytes >= QUOTA_WARNING_SHARE * spool_quota:
         return f"The spool takes most of its {spool_quota:,} bytes; raise spool_quota_bytes or add workers."
     if archive_quota is not None and known.container_bytes >= QUOTA_WARNING_SHARE * archive_quota:
         return f"The archive takes most of its {archive_quota:,} bytes; raise archive_quota_bytes."

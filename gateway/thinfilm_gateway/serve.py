@@ -5,6 +5,7 @@ health page and, with a broker, the dispatcher. A child that dies is started aga
 """
 
 import contextlib
+import datetime as dt
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,8 @@ def serve(settings: Settings) -> None:
         database = _open_index(settings)
         cleanup.callback(database.dispose)
         volumes.settle(settings, database)
+        if not settings.database_url:
+            _sweep_half_objects(settings, database)
 
         receivers = [Child(f"receiver {number}", receive, settings) for number in range(1, settings.receivers + 1)]
         workers = [] if settings.broker_url or not settings.local_workers else [Child("worker", work, settings)]
@@ -104,6 +107,23 @@ def _open_index(settings: Settings) -> Database:
         database.dispose()
         raise
     return database
+
+
+def _sweep_half_objects(settings: Settings, database: Database) -> None:
+    """Remove what killed receivers left of objects that never became whole.
+
+    Only where nobody else can be receiving: on an embedded index, once what an earlier `serve` left has ended.
+    """
+    with data_folder.is_received_into(settings.data_dir) as others_receive:
+        if others_receive:
+            return
+        try:
+            swept = volumes.open_spool(settings, database).sweep_temporary(older_than=dt.timedelta(0))
+        except OSError as error:  # the spool is away, of which others tell
+            log.warning("half_objects_not_removed", error=str(error))
+            return
+    if swept:
+        log.info("half_objects_removed", files=swept)
 
 
 @contextlib.contextmanager

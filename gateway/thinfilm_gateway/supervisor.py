@@ -18,7 +18,7 @@ from thinfilm_gateway.config import Settings
 
 log = structlog.get_logger()
 
-START_SECONDS = 60.0  # for a child to be ready
+STILL_STARTING_SECONDS = 30.0  # between two lines of the log about a child that is not ready yet
 STOP_SECONDS = 75.0  # for a child to end by itself: more than it gives its own running operations and jobs
 LONGEST_PAUSE_SECONDS = 30.0  # between the death of a child and its next start
 HEALTHY_SECONDS = 60.0  # a child that lived so long is started again almost at once
@@ -76,11 +76,13 @@ class Child:
         self._restart_at = None
 
     def await_ready(self, stop: Connection) -> None:
-        """Wait until the process is ready or `stop` is readable. Raises NotReady if it does not come up."""
+        """Wait until the process is ready or `stop` is readable, however long: a busy machine takes its time.
+
+        Raises NotReady if it ends before.
+        """
         assert self._ready is not None, "The child was not started."
-        signs = wait([self._ready, stop], START_SECONDS)
-        if not signs:
-            raise NotReady(f"The {self.name} was not ready within {START_SECONDS:g} s.")
+        while not (signs := wait([self._ready, stop], STILL_STARTING_SECONDS)):
+            log.warning("still_starting", process=self.name, seconds=round(time.monotonic() - self._started_at))
         try:
             if self._ready in signs:
                 self._ready.recv_bytes()

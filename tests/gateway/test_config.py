@@ -52,6 +52,19 @@ def test_an_unknown_environment_variable_is_refused_with_the_nearest_known_one(m
         load()
 
 
+def test_free_ports_may_be_asked_for_more_than_once(tmp_path):
+    file = write(tmp_path, "dicom_port = 0\ndicom_tls_port = 0\nhttp_port = 0")
+    assert load(file) == Settings(dicom_port=0, dicom_tls_port=0, http_port=0)
+
+
+def test_no_setting_takes_a_number_that_is_none_or_endless():
+    for key, field in Settings.model_fields.items():
+        if field.annotation is float:
+            for value in (float("inf"), float("nan"), 1e10):
+                with pytest.raises(ConfigError, match=f"^The setting {key} on the command line is wrong"):
+                    load(**{key: value})
+
+
 def test_the_folder_of_the_tests_is_not_a_setting_and_not_refused(monkeypatch):
     monkeypatch.setenv("THINFILM_DATA", "somewhere")
     assert load() == Settings()
@@ -80,6 +93,30 @@ def test_the_folder_of_the_tests_is_not_a_setting_and_not_refused(monkeypatch):
             r"The setting peers\.0\.allow\.0 in .* 'echo', 'store'",
         ),
         ("dicom_port = ", r"The configuration file .* is not TOML"),
+        (
+            "dicom_port = 104\ndicom_tls_port = 104",
+            r"The settings are wrong: dicom_port and dicom_tls_port are both 104;",
+        ),
+        ("dicom_tls_port = 8080", r"The settings are wrong: dicom_tls_port and http_port are both 8080;"),
+        ("dicom_port = 8080", r"The settings are wrong: dicom_port and http_port are both 8080;"),
+        ("gpu_workers = true", r"The settings are wrong: gpu_workers needs a broker_url, by which they are reached\.$"),
+        (
+            "lossless_codecs = []",
+            r"The setting lossless_codecs in .* is wrong: it names at least one codec, not \[\]\.$",
+        ),
+        ('data_dir = ""', r"The setting data_dir in .* is wrong: it names a folder, not ''\.$"),
+        (
+            '[[peers]]\nae_title = "A"\nhost = "h"\nport = 0',
+            r"The setting peers\.0\.port in .* is wrong: .* 1, not 0\.$",
+        ),
+        ("network_timeout_seconds = inf", r"The setting network_timeout_seconds in .*, not inf\.$"),
+        ("network_timeout_seconds = nan", r"The setting network_timeout_seconds in .*, not nan\.$"),
+        ("network_timeout_seconds = 86401", r"The setting network_timeout_seconds in .* 86400, not 86401\.$"),
+        ("series_quiet_seconds = 1e300", r"The setting series_quiet_seconds in .* 315360000, not 1e\+300\.$"),
+        ("job_lease_seconds = inf", r"The setting job_lease_seconds in .*, not inf\.$"),
+        ("maximum_pdu_bytes = 4294967296", r"The setting maximum_pdu_bytes in .* 4294967295, not 4294967296\.$"),
+        ("receivers = 100000", r"The setting receivers in .* 1024, not 100000\.$"),
+        ("local_workers = 100000", r"The setting local_workers in .* 1024, not 100000\.$"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_sentence_that_names_the_setting(tmp_path, text, complaint):

@@ -20,6 +20,8 @@ from support.dcmtk import echoscu
 from support.gateway import running_gateway
 from support.objects import write_files
 from support.servers import free_port, postgres
+from thinfilm_gateway import data_folder
+from thinfilm_gateway.archive.spool import Spool
 from thinfilm_gateway.client.gateway import DidNotRun
 from thinfilm_gateway.client.network import Node, echo, store
 from thinfilm_gateway.commands import status as command
@@ -156,6 +158,40 @@ def test_what_was_stored_is_there_after_a_restart(tmp_path):
         assert {sent.status for sent in store(gateway.node, files)} == {0x0000}
     with running_gateway(tmp_path, **SMALL) as gateway:
         assert gateway.health()["instances"] == len(files)
+
+
+def leave_half_an_object(settings: Settings) -> Path:
+    """Leave in the spool what a killed receiver leaves of an object that was being received."""
+    half = Spool(settings.spool_dir).create()
+    half.write(bytes(2**20))
+    (path,) = half.folder.iterdir()
+    return path
+
+
+def test_what_a_killed_receiver_left_of_an_object_is_gone_after_a_restart(tmp_path):
+    with running_gateway(tmp_path, **SMALL) as gateway:
+        pass
+    half = leave_half_an_object(gateway.settings)
+    with running_gateway(tmp_path, **SMALL):
+        assert not half.exists()
+
+
+def test_what_a_receiver_that_outlives_its_parent_still_receives_is_left_alone(tmp_path):
+    with running_gateway(tmp_path, **SMALL) as gateway:
+        pass
+    half = leave_half_an_object(gateway.settings)
+    with data_folder.receiving(gateway.settings.data_dir), running_gateway(tmp_path, **SMALL):
+        assert half.exists()
+
+
+def test_its_receivers_tell_that_they_receive(tmp_path):
+    with (
+        running_gateway(tmp_path, **SMALL) as gateway,
+        data_folder.is_received_into(gateway.settings.data_dir) as received,
+    ):
+        assert received
+    with data_folder.is_received_into(gateway.settings.data_dir) as received:
+        assert not received
 
 
 def test_a_second_one_on_the_same_folder_is_refused_in_one_sentence(tmp_path):

@@ -15,6 +15,7 @@ from support.scu import Answer, store_all
 from thinfilm_gateway import data_folder, volumes
 from thinfilm_gateway.archive import mark
 from thinfilm_gateway.archive.presence import Presence
+from thinfilm_gateway.archive.spool import bytes_under
 from thinfilm_gateway.commands import status as command
 from thinfilm_gateway.dimse import status
 from thinfilm_gateway.dimse.server import Receiver
@@ -214,6 +215,25 @@ def test_an_archive_that_has_reached_its_quota_lets_jobs_wait(build_house: Calla
     raised = build_house(archive_quota_bytes=2**40)
     raised.work()
     raised.assert_archived([*first, *second])
+
+
+def test_the_spool_is_measured_once_for_all_that_is_told_of_it(
+    build_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+
+    def measure(root: Path) -> int:
+        measured.append(bytes_under(root))
+        return measured[-1]
+
+    monkeypatch.setattr(data_folder, "bytes_under", measure)
+    house = build_house(spool_quota_bytes=10_000)
+    house.receive([CT])
+    assert "raise spool_quota_bytes" in str(data_folder.room(house.context.settings, KnownVolumes()).warning)
+    assert measured == [house.context.spool.used_bytes()]
+    without = build_house(spool_quota_bytes=None)
+    assert data_folder.room(without.context.settings, KnownVolumes()).warning is None
+    assert len(measured) == 1
 
 
 @pytest.mark.parametrize(

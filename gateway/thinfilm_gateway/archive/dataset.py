@@ -8,6 +8,8 @@ import mmap
 import tempfile
 import zlib
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
 
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
@@ -49,6 +51,10 @@ class UnreadableDataSet(Exception):
     """The bytes are not a data set; the message is one sentence that says where they go wrong."""
 
 
+class CannotInflate(OSError):
+    """There is no place for the inflated data set, whatever the data set is; `strerror` is one sentence."""
+
+
 @dataclass(frozen=True)
 class Span:
     """`length` bytes from `offset` on, within the encoded data set."""
@@ -76,14 +82,15 @@ class DataSetOutline:
     encapsulated_pixel_data: Span | None
 
 
-def outline(dataset: Octets, transfer_syntax_uid: str) -> DataSetOutline:
+def outline(dataset: Octets, transfer_syntax_uid: str, temporary_dir: Path | None = None) -> DataSetOutline:
     """Outline a data set that came with this transfer syntax.
 
     An unknown transfer syntax is read as Explicit VR Little Endian, and a data set that is not as declared is tried in
-    the other encodings. Raises UnreadableDataSet.
+    the other encodings. temporary_dir: where a deflated data set is inflated, up to 2 GiB; none takes the system's.
+    Raises UnreadableDataSet, CannotInflate.
     """
     if transfer_syntax_uid in _DEFLATED:
-        inflated = _outline(_inflate(dataset), transfer_syntax_uid, _EXPLICIT_LITTLE)
+        inflated = _outline(_inflate(dataset, temporary_dir), transfer_syntax_uid, _EXPLICIT_LITTLE)
         return replace(inflated, pixel_data=None, encapsulated_pixel_data=None)
     return _outline(dataset, transfer_syntax_uid, _ENCODING_OF.get(transfer_syntax_uid, _EXPLICIT_LITTLE))
 
@@ -145,21 +152,32 @@ def _raw(view: memoryview, element: Element, encoding: Encoding) -> RawDataEleme
     )
 
 
-def _inflate(dataset: Octets) -> Octets:
+def _inflate(dataset: Octets, temporary_dir: Path | None) -> Octets:
     """Return the inflated data set, on disk and mapped, so that memory stays small whatever it grows to."""
+    try:
+        with memoryview(dataset) as view, tempfile.TemporaryFile(dir=temporary_dir) as file:
+            size = _inflate_into(file, view)
+            file.flush()
+            return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
+    except OSError as error:
+        place = temporary_dir or "the folder for temporary files"
+        sentence = f"A deflated data set cannot be inflated in {place}: {error.strerror}."
+        raise CannotInflate(error.errno, sentence) from error
+
+
+def _inflate_into(file: IO[bytes], view: memoryview) -> int:
+    """Inflate into a file; return how many bytes. Raises UnreadableDataSet, OSError."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     size = 0
-    with memoryview(dataset) as view, tempfile.TemporaryFile() as file:
-        try:
-            for offset in range(0, len(view), _DEFLATED_CHUNK):
-                size += file.write(inflater.decompress(view[offset : offset + _DEFLATED_CHUNK]))
-                if inflater.eof or size > _MAX_INFLATED_BYTES:
-                    break
-        except zlib.error as error:
-            raise UnreadableDataSet(f"The deflated data set is damaged: {error}.") from None
-        if size > _MAX_INFLATED_BYTES:
-            raise UnreadableDataSet(f"The deflated data set grows beyond {_MAX_INFLATED_BYTES} bytes.")
-        if not inflater.eof:
-            raise UnreadableDataSet("The deflated data set is cut off.")
-        file.flush()
-        return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
+    try:
+        for offset in range(0, len(view), _DEFLATED_CHUNK):
+            size += file.write(inflater.decompress(view[offset : offset + _DEFLATED_CHUNK]))
+            if inflater.eof or size > _MAX_INFLATED_BYTES:
+                break
+    except zlib.error as error:
+        raise UnreadableDataSet(f"The deflated data set is damaged: {error}.") from None
+    if size > _MAX_INFLATED_BYTES:
+        raise UnreadableDataSet(f"The deflated data set grows beyond {_MAX_INFLATED_BYTES} bytes.")
+    if not inflater.eof:
+        raise UnreadableDataSet("The deflated data set is cut off.")
+    return size

@@ -44,6 +44,11 @@ class SpoolWriter:
         self._hash = hashlib.sha256()
 
     @property
+    def folder(self) -> Path:
+        """Where the object grows; what is made of it on the way finds room there, too."""
+        return self._path.parent
+
+    @property
     def dataset_bytes(self) -> int:
         """Length of the data set so far."""
         return self._size - self.dataset_offset if self._in_dataset else 0

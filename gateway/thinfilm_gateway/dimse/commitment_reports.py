@@ -33,6 +33,9 @@ _POLL_SECONDS = 1.0  # between two looks for what is due
 _HOLD_ON_SECONDS = 20.0  # of an examination, between two signs that it goes on
 _STOP_SECONDS = 5.0
 
+ANSWER_SECONDS = 10.0
+"""For a peer to answer on its own association, where it can be told on a new one: a thread waits meanwhile."""
+
 _Handed = tuple[HeldCommitment, Association, PresentationContext]
 
 
@@ -156,8 +159,11 @@ class Reporter:
         answer = association.event_reports.submit(
             context.context_id, event_report(held, self._settings.ae_title, context)
         )
+        seconds = self._settings.network_timeout_seconds
+        if self._peers.destination(held.ae_title) is not None:
+            seconds = min(seconds, ANSWER_SECONDS)
         try:
-            code = answer.result(self._settings.network_timeout_seconds)
+            code = answer.result(seconds)
         except NoAnswer:
             return False
         if code is not None:

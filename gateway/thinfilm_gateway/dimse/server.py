@@ -1,5 +1,6 @@
 """The receiver: one process that accepts associations; several of them share one port (PS3.8, SO_REUSEPORT)."""
 
+import contextlib
 import datetime as dt
 import signal
 import socket
@@ -13,7 +14,7 @@ import structlog
 from pynetdicom import AE, transport
 from pynetdicom._globals import MODE_ACCEPTOR
 
-from thinfilm_gateway import volumes
+from thinfilm_gateway import data_folder, volumes
 from thinfilm_gateway.accepting import Patience
 from thinfilm_gateway.archive.objects import ObjectReader
 from thinfilm_gateway.archive.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -257,12 +258,13 @@ def serve_receiver(settings: Settings, on_ready: Callable[[], None] = lambda: No
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    receiver = Receiver(settings)
-    receiver.start()
-    log.info("receiver_listens", host=settings.dicom_host, port=receiver.port, tls_port=receiver.tls_port)
-    on_ready()
-    stop.wait()
-    receiver.stop()
+    with contextlib.nullcontext() if settings.database_url else data_folder.receiving(settings.data_dir):
+        receiver = Receiver(settings)
+        receiver.start()
+        log.info("receiver_listens", host=settings.dicom_host, port=receiver.port, tls_port=receiver.tls_port)
+        on_ready()
+        stop.wait()
+        receiver.stop()
 
 
 def _application_entity(settings: Settings) -> Any:

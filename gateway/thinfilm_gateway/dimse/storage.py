@@ -10,7 +10,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
 
 from thinfilm_gateway.archive import part10, values
-from thinfilm_gateway.archive.dataset import UnreadableDataSet, outline
+from thinfilm_gateway.archive.dataset import CannotInflate, UnreadableDataSet, outline
 from thinfilm_gateway.archive.quota import SpoolQuota
 from thinfilm_gateway.archive.spool import Spool, SpoolWriter
 from thinfilm_gateway.archive.store import StorageAway
@@ -175,9 +175,9 @@ class StorageService:
             raise Refused(status.OUT_OF_RESOURCES, "The spool has reached its quota.")
 
 
-def _spool_refused(error: OSError) -> Refused:
+def _spool_refused(error: OSError, comment: str = "The spool cannot be written.") -> Refused:
     log.error("spool_refused", error=str(error), mend=_MENDS.get(error.errno, "Look at the disk of data_dir."))
-    return Refused(status.OUT_OF_RESOURCES, "The spool cannot be written.")
+    return Refused(status.OUT_OF_RESOURCES, comment)
 
 
 def _describe(reception: Reception, association: Association, request: Any, transfer_syntax_uid: str) -> Received:
@@ -185,9 +185,11 @@ def _describe(reception: Reception, association: Association, request: Any, tran
     writer = reception.writer
     try:
         with writer.mapped_dataset() as dataset:
-            attributes = outline(dataset, transfer_syntax_uid).attributes
+            attributes = outline(dataset, transfer_syntax_uid, writer.folder).attributes
     except UnreadableDataSet as error:
         raise Refused(status.CANNOT_UNDERSTAND, str(error)) from error
+    except CannotInflate as error:
+        raise _spool_refused(error, "The data set cannot be inflated on the disk of the spool.") from error
     except OSError as error:  # what was still held in memory did not fit on the disk
         raise _spool_refused(error) from error
     _check_uids(attributes, request)

@@ -6,9 +6,10 @@ from rich.console import Console
 
 from support.gateway import running_gateway
 from support.servers import free_port
+from thinfilm_gateway import cli
 from thinfilm_gateway.bench import hostile, ingest, retrieve
 from thinfilm_gateway.bench.clients import UnknownAddress, parse_node, run_at_once
-from thinfilm_gateway.bench.figures import row
+from thinfilm_gateway.bench.figures import Figures, row
 from thinfilm_gateway.client.network import Node, PeerRefused
 from thinfilm_gateway.config import Peer
 
@@ -99,3 +100,15 @@ def test_hostile_measures_senders_alone_and_beside_hostile_peers(monkeypatch):
     alone, beside = figures.rows
     assert (alone.case, beside.case) == ("C-STORE alone", "C-STORE beside 4 hostile peers")
     assert alone.objects == beside.objects == 4
+    assert hostile.slowdown(figures.rows) == beside.seconds / alone.seconds
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(20.0, 0), (20.1, 1)])
+def test_hostile_fails_if_the_others_take_more_than_twice_as_long(monkeypatch, capsys, seconds, expected):
+    alone, beside = (row("THINFILM", "C-STORE", 46, [1] * 460, taken, [0.1]) for taken in (10.0, seconds))
+    monkeypatch.setattr(hostile, "run", lambda console: Figures("C-STORE", "wait", (alone, beside)))
+    monkeypatch.setattr("sys.argv", ["thinfilm", "bench", "hostile"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code or 0) == expected
+    assert ("the senders took 2.01 x as long, more than 2 x." in capsys.readouterr().err) == bool(expected)

@@ -14,7 +14,7 @@ from thinfilm_gateway.bench.chaos import run as chaos
 from thinfilm_gateway.bench.chaos.kills import kill_under_load
 from thinfilm_gateway.bench.chaos.outcome import Outcome, Report
 from thinfilm_gateway.bench.chaos.proof import get_all
-from thinfilm_gateway.bench.chaos.remains import remains
+from thinfilm_gateway.bench.chaos.remains import half_objects, remains
 from thinfilm_gateway.bench.chaos.service import ROLES
 from thinfilm_gateway.client.gateway import running_gateway
 from thinfilm_gateway.client.network import store
@@ -27,7 +27,7 @@ SEED = 6  # with which each role is killed once
 def test_what_was_acknowledged_before_kills_comes_back_and_nothing_half_is_left(tmp_path: Path) -> None:
     outcome = kill_under_load(tmp_path, KILLS, SEED, lambda: None)
     assert outcome.wrong == ()
-    assert outcome.is_right
+    assert outcome.verdict == "right"
     assert outcome.acknowledged >= KILLS
     assert dict(outcome.faults) == dict.fromkeys(ROLES, 1)
 
@@ -52,6 +52,9 @@ def test_whatever_is_lost_changed_or_half_is_told(tmp_path: Path, sqlite_templat
     assert list(retrieved.missing) == [lost.sop_instance_uid]
     assert list(retrieved.changed) == [changed.sop_instance_uid]
 
+    incoming = gateway.settings.spool_dir / "incoming" / "0123"
+    incoming.write_bytes(b"half")
+    assert half_objects(gateway.settings) == [f"{incoming} is left half."]
     half = gateway.settings.archive_dir / "00" / f"{'0' * 32}.1234.part"
     half.parent.mkdir()
     half.write_bytes(b"half")
@@ -70,7 +73,7 @@ def test_the_command_writes_table_and_json_and_fails_if_anything_is_wrong(
     right = Outcome("kill -9", {"receiver": 2, "worker": 1}, 10, 10, {"spool_file_adopted": 1})
     wrong = Outcome("disk full", {"spool filled": 1}, 10, 9, {}, ("1.2.3 is missing: it was not sent.",))
     skipped = Outcome("broker stopped and wiped", skipped="not run: redis-server is not installed")
-    for outcomes, expected in (((right, skipped), 0), ((right, wrong), 1)):
+    for outcomes, expected in (((right, skipped), 0), ((right, wrong), 1), ((skipped,), 1)):
         report = Report(7, outcomes)
         monkeypatch.setattr(chaos, "run", lambda console, kills, seed, report=report: report)
         monkeypatch.setattr("sys.argv", ["thinfilm", "bench", "chaos", "--json", str(tmp_path / "out.json")])
@@ -78,6 +81,6 @@ def test_the_command_writes_table_and_json_and_fails_if_anything_is_wrong(
             cli.main()
         assert (ended.value.code or 0) == expected
         printed = capsys.readouterr()
-        assert "2 receiver, 1 worker" in printed.out
-        assert ("1.2.3 is missing" in printed.err) == bool(expected)
+        assert ("2 receiver, 1 worker" in printed.out) == (right in outcomes)
+        assert ("1.2.3 is missing" in printed.err) == (wrong in outcomes)
         assert json.loads((tmp_path / "out.json").read_text())["right"] == (not expected)

@@ -3,6 +3,7 @@
 import datetime as dt
 import os
 import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -34,7 +35,7 @@ from support.relay import Cut, relay
 from support.scu import StorageUser, store_all
 from support.servers import PostgresServer, free_port
 from thinfilm_gateway.config import Peer
-from thinfilm_gateway.dimse import status
+from thinfilm_gateway.dimse import commitment_reports, status
 from thinfilm_gateway.index import commitments as index_commitments
 from thinfilm_gateway.index.commitments import REPORT_FOR, Reference
 from thinfilm_gateway.index.models import AuditEvent
@@ -331,6 +332,38 @@ def test_a_peer_that_has_left_is_told_on_a_new_association_on_which_we_are_the_s
     assert report.event_type == 1
     if report.on_new_association:  # the report may have been quicker than the release
         assert report.roles == (False, True)
+
+
+class Standing(Modality):
+    """A modality that holds its own association open and answers nothing there until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = threading.Event()
+
+    def take(self, event: Any) -> tuple[int, None]:
+        if event.assoc.is_requestor:
+            self.may_answer.wait()
+        return super().take(event)
+
+
+def test_a_peer_that_holds_its_association_without_answering_is_soon_told_on_a_new_one(
+    run: Callable[..., Any], port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitment_reports, "ANSWER_SECONDS", 0.1)
+    modality = Standing()
+    with (
+        run(network_timeout_seconds=600) as receiver,
+        modality.listening(port),
+        modality.asking(receiver.port) as asking,
+    ):
+        try:
+            assert asking.request(transaction(), [MISSING]) == status.SUCCESS
+            (report,) = modality.await_reports()
+            assert report.on_new_association
+            wait_until(lambda: states(receiver) == [CommitmentState.REPORTED], "the answer is noted")
+        finally:
+            modality.may_answer.set()
 
 
 def test_a_report_waits_for_the_end_of_what_the_peer_asked_for_meanwhile(receiver: Running, modality: Modality) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,12 +22,14 @@ from sqlalchemy import event, select
 from support import dcmtk
 from support.datasets import (
     CT_IMAGE,
+    DEFLATED,
     EXPLICIT_LITTLE,
     XA_IMAGE,
     EncodedDataSet,
     bundled_files,
     ct_series,
     damaged_data_sets,
+    deflate,
     encoded_data_sets,
     finish,
     instance,
@@ -299,6 +302,30 @@ def test_a_disk_that_fills_up_meanwhile_is_told_and_nothing_half_stays(receiver:
     assert answer == Answer(status.OUT_OF_RESOURCES, "The spool cannot be written.")
     receiver.assert_nothing_kept()
     assert store_all(receiver.port, [large]) == [STORED]
+
+
+def test_a_deflated_object_is_inflated_on_the_disk_of_the_spool_not_on_that_of_the_system(
+    receiver: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    (deflated,) = ct_series(1, 32, DEFLATED)
+    assert store_all(receiver.port, [deflated]) == [STORED]
+    assert kept(receiver) == {deflated.sop_instance_uid: deflated.dataset}
+
+
+def test_a_deflated_object_that_finds_no_room_to_be_inflated_is_told_and_nothing_of_it_stays(receiver: Running) -> None:
+    large = large_object(4 * MIB)
+    deflated = large._replace(dataset=deflate(large.dataset), transfer_syntax_uid=DEFLATED)
+    assert len(deflated.dataset) < MIB
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * MIB, hard))
+    try:
+        (answer,) = store_all(receiver.port, [deflated])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert answer == Answer(status.OUT_OF_RESOURCES, "The data set cannot be inflated on the disk of the spool.")
+    receiver.assert_nothing_kept()
+    assert store_all(receiver.port, [deflated]) == [STORED]
 
 
 @pytest.fixture(scope="module")

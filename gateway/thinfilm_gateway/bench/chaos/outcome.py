@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
+
+Verdict = Literal["right", "WRONG", "not run"]
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,11 @@ class Outcome:
     skipped: str = ""
 
     @property
-    def is_right(self) -> bool:
-        """Whether all is as it must be."""
-        return not self.wrong and self.acknowledged == self.returned
+    def verdict(self) -> Verdict:
+        """Whether all is as it must be; what was not run is neither."""
+        if self.skipped:
+            return "not run"
+        return "right" if not self.wrong and self.acknowledged == self.returned else "WRONG"
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,14 @@ class Report:
 
     @property
     def is_right(self) -> bool:
-        """Whether all is as it must be in every scenario."""
-        return all(outcome.is_right for outcome in self.outcomes)
+        """Whether all is as it must be in every scenario that was run, and one was."""
+        verdicts = {outcome.verdict for outcome in self.outcomes}
+        return "right" in verdicts and "WRONG" not in verdicts
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that `--json` writes."""
-        return {"seed": self.seed, "right": self.is_right, "outcomes": [asdict(outcome) for outcome in self.outcomes]}
+        outcomes = [{"verdict": outcome.verdict} | asdict(outcome) for outcome in self.outcomes]
+        return {"seed": self.seed, "right": self.is_right, "outcomes": outcomes}
 
     def table(self) -> Table:
         """Return the same for people."""
@@ -64,7 +70,7 @@ class Report:
                 str(outcome.returned),
                 str(len(outcome.wrong)),
                 _counts(outcome.brought_back),
-                outcome.skipped or ("right" if outcome.is_right else "WRONG"),
+                outcome.skipped or outcome.verdict,
             )
         return table
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thinfilm_gateway.bench.chaos.remains import remains
+from thinfilm_gateway.bench.chaos.remains import half_objects, remains
 from thinfilm_gateway.client.archived import NotArchived, await_archived
 from thinfilm_gateway.client.files import DicomFile
 from thinfilm_gateway.client.gateway import environment, running_gateway
@@ -33,12 +33,14 @@ class Proof:
 
 
 def prove(folder: Path, acknowledged: Sequence[DicomFile], **settings: Any) -> Proof:
-    """Sweep a data folder that no gateway uses, let one settle on it, and get back by C-GET all that was acknowledged.
+    """Let a gateway settle on a data folder that none uses, and get back by C-GET all that was acknowledged.
 
-    Nothing stays in the spool meanwhile, so that all that comes back was decoded. Raises DidNotRun.
+    A start alone must leave no half object; only then the sweep runs, which looks at files of any age. Nothing stays in
+    the spool meanwhile, so that all that comes back was decoded. Raises DidNotRun.
     """
-    wrong: list[str] = []
     data = Settings(**({"data_dir": folder / "data"} | settings))
+    with running_gateway(folder, **(settings | {"receivers": 1, "local_workers": 0})):
+        wrong = half_objects(data)
     brought_back = _tidy(data)
     with running_gateway(folder, **(settings | {"cache_bytes": 0, "decoded_cache_bytes": 0})) as gateway:
         try:

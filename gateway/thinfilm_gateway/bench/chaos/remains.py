@@ -20,6 +20,11 @@ def remains(settings: Settings) -> list[str]:
         database.dispose()
 
 
+def half_objects(settings: Settings) -> list[str]:
+    """Return a sentence for each object that never became whole, of a gateway that was started and receives nothing."""
+    return [f"{path} is left half." for path in sorted((settings.spool_dir / "incoming").iterdir())]
+
+
 def _half_rows(database: Database) -> Iterator[str]:
     with database.reading() as session:
         unfinished = select(Job.id, Job.state, Job.error).where(Job.state != JobState.DONE)
