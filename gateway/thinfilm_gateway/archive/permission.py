@@ -4,8 +4,11 @@ from pydicom import Dataset
 
 from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_gateway.archive.container.survey import Survey
+from thinfilm_gateway.archive.element_tree import Elements, MalformedElements
+from thinfilm_gateway.archive.radiograph import names_another_body_part, shows_a_breast
+from thinfilm_gateway.archive.transcode import read_elements
 from thinfilm_gateway.archive.values import integer, text
-from thinfilm_gateway.policy.ceilings import lossless_only
+from thinfilm_gateway.policy.ceilings import RADIOGRAPHY, lossless_only
 from thinfilm_gateway.policy.limits import SampleLimits
 
 _MODALITIES = {
@@ -40,6 +43,14 @@ def why_lossless(found: Survey) -> str:
     attributes = found.attributes
     if reason := lossless_only(found.dicom.modality, body_part(attributes)):
         return reason
+    elements = _elements(found)
+    if elements is None:
+        return "It is no DICOM object that can be read."
+    if found.dicom.modality in RADIOGRAPHY:
+        if shows_a_breast(elements):
+            return lossless_only("MG", "")
+        if not names_another_body_part(elements):
+            return "It does not say in a term of DICOM of which body part it is, so it may be a mammogram."
     if text(attributes, "LossyImageCompression") == "01" or text(attributes, "LossyImageCompressionMethod"):
         return "It was compressed lossily before."
     if found.dicom.transfer_syntax_uid in _LOSSY_TRANSFER_SYNTAXES:
@@ -58,6 +69,15 @@ def why_lossless(found: Survey) -> str:
     if not sample_limits(attributes, block).holds(block.samples):
         return "The bits above Bits Stored are in use."
     return ""
+
+
+def _elements(found: Survey) -> Elements | None:
+    """Return all elements with their sequences, of which `attributes` has no values; None where they are malformed."""
+    assert found.dicom is not None
+    try:
+        return read_elements(found.data[found.dicom.dataset_offset :], found.dicom.transfer_syntax_uid)
+    except MalformedElements:
+        return None
 
 
 def body_part(attributes: Dataset) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom import Dataset
 
 from support.datasets import ct_series, mr_series, structured_report
 from support.objects import write_files
@@ -139,6 +140,74 @@ def test_what_must_not_be_lossy_stays_as_it_is(tmp_path: Path, attributes: dict[
     assert made.lossy[0].guard.reason.startswith(reason)
     expand(tmp_path / "x.tfa", tmp_path / "back")
     assert (tmp_path / "back" / "0000.dcm").read_bytes() == (tmp_path / "0000.dcm").read_bytes()
+
+
+CR_IMAGE, BREAST_CODE = "1.2.840.10008.5.1.4.1.1.1", ("76752008", "SCT", "Breast")
+CHEST = {"Modality": "CR", "SOPClassUID": CR_IMAGE, "BodyPartExamined": "CHEST"}
+MAMMOGRAM = "Mammograms are kept lossless, as the MQSA demands."
+
+
+def coded(value: str, scheme: str, meaning: str) -> list[Dataset]:
+    """Return a code sequence of one item."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return [item]
+
+
+def within(*keywords: str, value: list[Dataset]) -> list[Dataset]:
+    """Return the value of a sequence within sequences."""
+    for keyword in reversed(keywords):
+        item = Dataset()
+        setattr(item, keyword, value)
+        value = [item]
+    return value
+
+
+def test_a_radiograph_of_the_chest_may_be_lossy(tmp_path: Path) -> None:
+    assert changed(tmp_path, **CHEST, ViewPosition="PA").lossy[0].guard.verdict == "lossy"
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"BodyPartExamined": "BREAST"},
+        {"AnatomicRegionSequence": coded(*BREAST_CODE)},
+        {"AnatomicRegionSequence": coded("T-04000", "SRT", "")},
+        {"AnatomicRegionSequence": coded("1", "99LOCAL", "Mamma links")},
+        {
+            "SharedFunctionalGroupsSequence": within(
+                "FrameAnatomySequence", "AnatomicRegionSequence", value=coded(*BREAST_CODE)
+            )
+        },
+        {
+            "PerFrameFunctionalGroupsSequence": within(
+                "FrameAnatomySequence", "AnatomicRegionSequence", value=coded(*BREAST_CODE)
+            )
+        },
+        {"ViewPosition": "MLO"},
+        {"ViewPosition": "CC"},
+        {"ViewPosition": "R LM"},
+        {"ViewPosition": "XCCL"},
+        {"ViewCodeSequence": coded("399162004", "SCT", "")},
+        {"ViewCodeSequence": coded("R-10226", "SRT", "")},
+        {"PartialView": "NO"},
+        {"BreastImplantPresent": "NO"},
+        {"PositionerType": "MAMMOGRAPHIC"},
+        {"SeriesDescription": "Mammo rechts"},
+    ],
+)
+def test_a_radiograph_that_says_anywhere_that_it_is_of_the_breast_stays_lossless(
+    tmp_path: Path, attributes: dict[str, object]
+) -> None:
+    made = changed(tmp_path, **(CHEST | attributes))
+    assert (made.lossy[0].guard.verdict, made.lossy[0].guard.reason) == ("lossless", MAMMOGRAM)
+
+
+@pytest.mark.parametrize("body_part", [None, "", "BRUST", "AXILLA"])
+def test_a_radiograph_of_an_unknown_body_part_stays_lossless(tmp_path: Path, body_part: str | None) -> None:
+    made = changed(tmp_path, **(CHEST | {"BodyPartExamined": body_part}))
+    assert made.lossy[0].guard.verdict == "lossless"
+    assert made.lossy[0].guard.reason.endswith("so it may be a mammogram.")
 
 
 def test_an_image_whose_padding_would_change_stays_lossless(tmp_path: Path) -> None:
