@@ -131,6 +131,16 @@ def test_a_lossy_rule_that_asks_for_what_may_not_be_is_refused_in_a_sentence(tmp
         load(file)
 
 
+@pytest.mark.parametrize("days", ["36501", "9999999", "1e7", "inf", "nan", "-1"])
+@pytest.mark.parametrize("key", ["delay_days", "keep_original_days"])
+def test_days_of_a_lossy_rule_that_no_date_can_be_are_refused_in_a_sentence(tmp_path, key, days):
+    file = tmp_path / "thinfilm.toml"
+    rule = {"modality": '"CT"', "delay_days": "1", "keep_original_days": "36500"} | {key: days}
+    file.write_text("[[lossy]]\n" + "".join(f"{name} = {value}\n" for name, value in rule.items()))
+    with pytest.raises(ConfigError, match=rf"^The setting lossy\.0\.{key} in .* is wrong: input should be .*\.$"):
+        load(file)
+
+
 def test_a_wrong_option_is_blamed_on_the_command_line():
     with pytest.raises(ConfigError, match="The setting dicom_port on the command line is wrong"):
         load(dicom_port=-1)

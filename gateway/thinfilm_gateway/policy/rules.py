@@ -1,7 +1,7 @@
 """The rules of the settings by which images are kept lossily, some time after they came."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -9,6 +9,7 @@ from thinfilm_gateway.policy import ceilings
 from thinfilm_gateway.policy.ceilings import LosslessOnly
 
 Serve = Literal["derived", "failure"]
+Days = Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]  # a century: a date that far away is still one
 
 
 class LossyRule(BaseModel):
@@ -25,8 +26,8 @@ class LossyRule(BaseModel):
     profile: str = ceilings.DEFAULT_PROFILE
     max_error: int | None = Field(None, ge=1)
     ratio: float | None = Field(None, gt=1)
-    delay_days: float = Field(ge=0)
-    keep_original_days: float = Field(ge=0)
+    delay_days: Days
+    keep_original_days: Days
     declared_retention: bool = False
     serve: Serve = "derived"
 
