@@ -27,7 +27,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from thinfilm_gateway.policy.rules import LossyRule
+from thinfilm_gateway.policy.rules import LossyRule, check_order
 
 AETitle = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
@@ -178,6 +178,12 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         """Read `jpegxl,jpegls`, as the environment has it."""
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("lossy")
+    @classmethod
+    def _can_hold(cls, value: tuple[LossyRule, ...]) -> tuple[LossyRule, ...]:
+        check_order(value)
+        return value
 
     @property
     def index_url(self) -> str:
