@@ -1,5 +1,7 @@
 """Which objects may be kept with other samples at all: those of which all that such a change touches is known."""
 
+import re
+
 from pydicom import Dataset
 
 from thinfilm_codecs.blocks import PixelBlock
@@ -33,6 +35,14 @@ _MODALITIES = {
 _LOSSY_TRANSFER_SYNTAXES = frozenset(  # also those that need not be lossy
     f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 93, *range(100, 109), 112, 203)
 )
+_CODE_VALUE = 0x00080100
+_DERIVATION_DESCRIPTION = 0x00082111
+_DERIVATION_CODE_SEQUENCE = 0x00089215
+_LOSSY_IMAGE_COMPRESSION = 0x00282110
+_LOSSY_IMAGE_COMPRESSION_RATIO = 0x00282112
+_LOSSY_IMAGE_COMPRESSION_METHOD = 0x00282114
+_LOSSY_COMPRESSION = "113040"  # of DCM, in Derivation Code Sequence
+_LOSSY_WORDS = re.compile(r"lossy|irreversibl", re.IGNORECASE)
 _PHOTOMETRIC_INTERPRETATIONS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL")
 
 
@@ -51,9 +61,7 @@ def why_lossless(found: Survey) -> str:
             return lossless_only("MG", "")
         if not names_another_body_part(elements):
             return "It does not say in a term of DICOM of which body part it is, so it may be a mammogram."
-    if text(attributes, "LossyImageCompression") == "01" or text(attributes, "LossyImageCompressionMethod"):
-        return "It was compressed lossily before."
-    if found.dicom.transfer_syntax_uid in _LOSSY_TRANSFER_SYNTAXES:
+    if found.dicom.transfer_syntax_uid in _LOSSY_TRANSFER_SYNTAXES or _tells_of_loss(elements):
         return "It was compressed lossily before."
     if found.dicom.modality not in _MODALITIES.get(found.dicom.sop_class_uid, ()):
         return "Its SOP class and modality are not known as those of images that may be lossy."
@@ -78,6 +86,23 @@ def _elements(found: Survey) -> Elements | None:
         return read_elements(found.data[found.dicom.dataset_offset :], found.dicom.transfer_syntax_uid)
     except MalformedElements:
         return None
+
+
+def _tells_of_loss(elements: Elements) -> bool:
+    """Tell whether a data set says anywhere that its samples, or those of a frame, were compressed lossily."""
+    return (
+        elements.text(_LOSSY_IMAGE_COMPRESSION) not in ("", "00")
+        or any(elements.text(tag) for tag in (_LOSSY_IMAGE_COMPRESSION_RATIO, _LOSSY_IMAGE_COMPRESSION_METHOD))
+        or any(
+            code.text(_CODE_VALUE) == _LOSSY_COMPRESSION
+            for inner in elements.having(_DERIVATION_CODE_SEQUENCE)
+            for code in inner.items(_DERIVATION_CODE_SEQUENCE)
+        )
+        or any(
+            _LOSSY_WORDS.search(inner.text(_DERIVATION_DESCRIPTION))
+            for inner in elements.having(_DERIVATION_DESCRIPTION)
+        )
+    )
 
 
 def body_part(attributes: Dataset) -> str:

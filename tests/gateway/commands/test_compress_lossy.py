@@ -110,6 +110,22 @@ def test_a_fresh_process_expands_the_container_alone(archive: tuple[Path, Compre
         assert (tmp_path / "back" / path.relative_to(here)).read_bytes() == path.read_bytes()
 
 
+def coded(value: str, scheme: str, meaning: str) -> list[Dataset]:
+    """Return a code sequence of one item."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return [item]
+
+
+def within(*keywords: str, value: list[Dataset]) -> list[Dataset]:
+    """Return the value of a sequence within sequences."""
+    for keyword in reversed(keywords):
+        item = Dataset()
+        setattr(item, keyword, value)
+        value = [item]
+    return value
+
+
 def changed(folder: Path, **attributes: object) -> Compressed:
     """Compress a CT image after a change."""
     write_files(folder, ct_series(1, size=32))
@@ -125,6 +141,20 @@ def changed(folder: Path, **attributes: object) -> Compressed:
     [
         ({"LossyImageCompression": "01"}, "It was compressed lossily before."),
         ({"LossyImageCompressionMethod": "ISO_10918_1"}, "It was compressed lossily before."),
+        ({"LossyImageCompressionRatio": "1"}, "It was compressed lossily before."),
+        (
+            {"DerivationCodeSequence": coded("113040", "DCM", "Lossy Compression")},
+            "It was compressed lossily before.",
+        ),
+        (
+            {
+                "PerFrameFunctionalGroupsSequence": within(
+                    "DerivationImageSequence", "DerivationCodeSequence", value=coded("113040", "DCM", "")
+                )
+            },
+            "It was compressed lossily before.",
+        ),
+        ({"DerivationDescription": "LOSSY JPEG, quality 90"}, "It was compressed lossily before."),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "Its Photometric Interpretation is not one"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "Its SOP class and modality are not known"),
         ({"Modality": "MR"}, "Its SOP class and modality are not known"),
@@ -145,22 +175,6 @@ def test_what_must_not_be_lossy_stays_as_it_is(tmp_path: Path, attributes: dict[
 CR_IMAGE, BREAST_CODE = "1.2.840.10008.5.1.4.1.1.1", ("76752008", "SCT", "Breast")
 CHEST = {"Modality": "CR", "SOPClassUID": CR_IMAGE, "BodyPartExamined": "CHEST"}
 MAMMOGRAM = "Mammograms are kept lossless, as the MQSA demands."
-
-
-def coded(value: str, scheme: str, meaning: str) -> list[Dataset]:
-    """Return a code sequence of one item."""
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return [item]
-
-
-def within(*keywords: str, value: list[Dataset]) -> list[Dataset]:
-    """Return the value of a sequence within sequences."""
-    for keyword in reversed(keywords):
-        item = Dataset()
-        setattr(item, keyword, value)
-        value = [item]
-    return value
 
 
 def test_a_radiograph_of_the_chest_may_be_lossy(tmp_path: Path) -> None:
@@ -208,6 +222,24 @@ def test_a_radiograph_of_an_unknown_body_part_stays_lossless(tmp_path: Path, bod
     made = changed(tmp_path, **(CHEST | {"BodyPartExamined": body_part}))
     assert made.lossy[0].guard.verdict == "lossless"
     assert made.lossy[0].guard.reason.endswith("so it may be a mammogram.")
+
+
+def test_what_only_tells_of_lossless_compression_may_be_lossy(tmp_path: Path) -> None:
+    told = {"LossyImageCompression": "00", "DerivationDescription": "Lossless JPEG, selection value 1"}
+    assert changed(tmp_path, **told).lossy[0].guard.verdict == "lossy"
+
+
+def test_what_was_derived_here_is_not_derived_again(
+    folder: Path, archive: tuple[Path, Compressed], tmp_path: Path
+) -> None:
+    back = expanded(archive[0], tmp_path / "back") / "ct"
+    for path in back.iterdir():
+        derived = pydicom.dcmread(path)
+        for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            delattr(derived, keyword)  # as many a workstation does that writes an image anew
+        derived.save_as(path)
+    (row,) = compress(sources([back]), tmp_path / "again.tfa", ["jpegls"], lossy=NEAR).lossy
+    assert (row.guard.verdict, row.guard.reason) == ("lossless", "It was compressed lossily before.")
 
 
 def test_an_image_whose_padding_would_change_stays_lossless(tmp_path: Path) -> None:
