@@ -41,6 +41,7 @@ _DERIVATION_CODE_SEQUENCE = 0x00089215
 _LOSSY_IMAGE_COMPRESSION = 0x00282110
 _LOSSY_IMAGE_COMPRESSION_RATIO = 0x00282112
 _LOSSY_IMAGE_COMPRESSION_METHOD = 0x00282114
+_MODALITY_LUT_SEQUENCE = 0x00283000
 _LOSSY_COMPRESSION = "113040"  # of DCM, in Derivation Code Sequence
 _LOSSY_WORDS = re.compile(r"lossy|irreversibl", re.IGNORECASE)
 _PHOTOMETRIC_INTERPRETATIONS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL")
@@ -63,6 +64,8 @@ def why_lossless(found: Survey) -> str:
             return "It does not say in a term of DICOM of which body part it is, so it may be a mammogram."
     if found.dicom.transfer_syntax_uid in _LOSSY_TRANSFER_SYNTAXES or _tells_of_loss(elements):
         return "It was compressed lossily before."
+    if any(True for _ in elements.having(_MODALITY_LUT_SEQUENCE)):
+        return "A Modality LUT gives its samples their meaning, so no bound on their errors bounds anything."
     if found.dicom.modality not in _MODALITIES.get(found.dicom.sop_class_uid, ()):
         return "Its SOP class and modality are not known as those of images that may be lossy."
     if found.pixels is None:

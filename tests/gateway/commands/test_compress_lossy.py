@@ -126,6 +126,14 @@ def within(*keywords: str, value: list[Dataset]) -> list[Dataset]:
     return value
 
 
+def modality_lut(entries: int) -> list[Dataset]:
+    """Return a Modality LUT Sequence; 2^15 entries take more bytes than attributes are held of."""
+    lut = Dataset()
+    lut.LUTDescriptor, lut.ModalityLUTType = [entries, 0, 16], "OD"
+    lut.add_new("LUTData", "OW", np.arange(entries, dtype="<u2").tobytes())
+    return [lut]
+
+
 def changed(folder: Path, **attributes: object) -> Compressed:
     """Compress a CT image after a change."""
     write_files(folder, ct_series(1, size=32))
@@ -155,6 +163,8 @@ def changed(folder: Path, **attributes: object) -> Compressed:
             "It was compressed lossily before.",
         ),
         ({"DerivationDescription": "LOSSY JPEG, quality 90"}, "It was compressed lossily before."),
+        ({"ModalityLUTSequence": modality_lut(16)}, "A Modality LUT gives its samples their meaning"),
+        ({"ModalityLUTSequence": modality_lut(1 << 15)}, "A Modality LUT gives its samples their meaning"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "Its Photometric Interpretation is not one"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "Its SOP class and modality are not known"),
         ({"Modality": "MR"}, "Its SOP class and modality are not known"),
