@@ -67,6 +67,9 @@ _LOSSY_COMPRESSION = ("113040", "Lossy Compression")
 _UNCOMPRESSED_PREDECESSOR = ("121320", "Uncompressed predecessor")
 
 _NO_LONGER_TRUE = (
+    0x00080012,  # Instance Creation Date, Time and Creator UID: of the original
+    0x00080013,
+    0x00080014,
     0x00280108,  # Smallest and Largest Pixel Value in Series: of the samples of all its images
     0x00280109,
     0x00880200,  # Icon Image Sequence: made of the samples as they were
