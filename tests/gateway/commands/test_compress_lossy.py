@@ -85,7 +85,10 @@ def test_the_json_tells_errors_ratios_and_what_the_guard_says(archive: tuple[Pat
     assert mg["guard"] == {
         "verdict": "lossless", "reason": "Mammograms are kept lossless, as the MQSA demands.",
     }  # fmt: skip
+    assert mg["ratio_allocated"] == pytest.approx(mg["native_pixel_bytes"] / mg["coded_pixel_bytes"])
+    assert mg["ratio_stored"] == pytest.approx(mg["ratio_allocated"] * 12 / 16)
     assert rows["SR"]["guard"]["verdict"] == "lossless"
+    assert (rows["SR"]["ratio_allocated"], rows["SR"]["ratio_stored"]) == (None, None)
 
 
 def test_the_same_files_give_the_same_container(folder: Path, archive: tuple[Path, Compressed], tmp_path: Path) -> None:
@@ -265,6 +268,8 @@ def test_an_image_whose_padding_would_change_stays_lossless(tmp_path: Path) -> N
         (("jpegls", None, 2, None), "--max-error is for a lossy codec, given by --codec: "),
         ((None, None, None, 4.0), "--ratio is for a lossy codec, given by --codec: "),
         ((None, "drg-2009", None, None), "--profile is for a lossy codec, given by --codec: "),
+        (("nope", None, None, None), "No codec is called 'nope'; choose among .*jpegls, .*near_lossless, .*vae.$"),
+        (("near_lossless", None, None, 10.5), "A ratio of 10.5 is above 10, the highest ceiling of esr-strict.$"),
         (("near_lossless", "mild", None, None), "No profile is called 'mild'; choose among "),
         (("near_lossless", None, 0, None), "The largest error that is allowed is at least 1"),
     ],
@@ -289,3 +294,6 @@ def test_a_bound_and_a_ratio_are_kept(tmp_path: Path) -> None:
     asked = compress(files, tmp_path / "ratio.tfa", ["jpegls"], lossy=LossyTreatment("near_lossless", ratio=4.0))
     assert asked.lossy[0].ratio_allocated is not None
     assert 4.0 <= asked.lossy[0].ratio_allocated <= CEILING
+    assert "asked for" not in asked.lossy[0].guard.reason
+    short = compress(files, tmp_path / "short.tfa", ["jpegls"], lossy=LossyTreatment("near_lossless", ratio=8.0))
+    assert "The ratio of 8 that was asked for is not reached." in short.lossy[0].guard.reason
