@@ -27,7 +27,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from thinfilm_gateway.policy.rules import LossyRule
+from thinfilm_gateway.policy.rules import LossyRule, check_order
 
 AETitle = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")
@@ -232,6 +232,12 @@ class Settings(BaseSettings):
         if self.gpu_workers and not self.broker_url:
             raise ValueError("gpu_workers needs a broker_url, by which they are reached")
         return self
+
+    @field_validator("lossy")
+    @classmethod
+    def _can_hold(cls, value: tuple[LossyRule, ...]) -> tuple[LossyRule, ...]:
+        check_order(value)
+        return value
 
     @property
     def index_url(self) -> str:

@@ -150,6 +150,11 @@ def test_each_setting_takes_fewer_bytes_than_the_gentler_one_before_and_errs_mor
     assert errors == sorted(errors)
 
 
+def test_the_gentlest_setting_keeps_to_a_ceiling_of_5() -> None:
+    block = PixelBlock(pydicom.dcmread(get_testdata_file("CT_small.dcm")).pixel_array[None], 16)
+    assert 3 < block.samples.nbytes / len(KWavelet().encode(block, b"")) < 4
+
+
 def test_the_positions_and_values_take_a_third_of_what_the_paper_takes_for_them() -> None:
     plane = ct().astype(np.int32)  # 128 x 128: a quarter of the paper's image, so a quarter of its coefficients
     kept = approximated(plane, 750)

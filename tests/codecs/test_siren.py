@@ -228,6 +228,13 @@ def test_every_variant_is_fitted_in_floats_and_only_sines_in_whole_numbers(varia
             fit(slices, Plan(24, variant=variant), effort, "cpu")
 
 
+def test_the_gentlest_setting_keeps_to_a_ceiling_of_5() -> None:
+    block = PixelBlock(volumes(), 12)
+    stream = Siren(effort=Effort(epochs=5)).encode(block, b"")
+    assert block.samples.itemsize == 2
+    assert 2.5 < block.samples.nbytes / len(stream) < 4
+
+
 def test_settings_are_those_of_the_ladder_and_without_torch_nothing_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SHORT.at(0.5).setting == 0.5
     assert SHORT.promised_error is None

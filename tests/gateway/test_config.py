@@ -5,7 +5,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from thinfilm_gateway.config import ENVIRONMENT_PREFIX, ConfigError, Peer, Settings, load
-from thinfilm_gateway.policy.rules import LossyRule
+from thinfilm_gateway.policy.rules import LossyRule, matching_rule
 
 CONFIGURATION = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -166,6 +166,42 @@ def test_a_lossy_rule_that_asks_for_what_may_not_be_is_refused_in_a_sentence(tmp
     file.write_text(f"[[lossy]]\n{rule}\ndelay_days = 30\nkeep_original_days = 30\n")
     with pytest.raises(ConfigError, match=complaint):
         load(file)
+
+
+@pytest.mark.parametrize("days", ["36501", "9999999", "1e7", "inf", "nan", "-1"])
+@pytest.mark.parametrize("key", ["delay_days", "keep_original_days"])
+def test_days_of_a_lossy_rule_that_no_date_can_be_are_refused_in_a_sentence(tmp_path, key, days):
+    file = tmp_path / "thinfilm.toml"
+    rule = {"modality": '"CT"', "delay_days": "1", "keep_original_days": "36500"} | {key: days}
+    file.write_text("[[lossy]]\n" + "".join(f"{name} = {value}\n" for name, value in rule.items()))
+    with pytest.raises(ConfigError, match=rf"^The setting lossy\.0\.{key} in .* is wrong: input should be .*\.$"):
+        load(file)
+
+
+def rules_file(folder, *rules):
+    file = folder / "thinfilm.toml"
+    file.write_text("".join(f"[[lossy]]\n{rule}\ndelay_days = 1\nkeep_original_days = 1\n" for rule in rules))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "complaint"),
+    [
+        ('modality = "CT"', 'modality = "CT"', "rule 2, for CT, never holds, since an earlier one is for CT"),
+        ('modality = "CT"', 'modality = "CT"\nbody_part = "HEAD"', "for CT HEAD, never holds, .* is for CT"),
+        ('modality = "CT"\nbody_part = "HEAD"', 'modality = "CT"\nbody_part = "head"', "never holds, .* CT HEAD"),
+    ],
+)
+def test_a_lossy_rule_that_can_never_hold_is_refused_in_a_sentence(tmp_path, first, second, complaint):
+    with pytest.raises(ConfigError, match=rf"^The setting lossy in .* is wrong: .*{complaint}\.$"):
+        load(rules_file(tmp_path, first, second))
+
+
+def test_lossy_rules_go_from_the_narrow_to_the_wide_and_body_parts_are_read_in_any_case(tmp_path):
+    head, rest = 'modality = "CT"\nbody_part = "head"', 'modality = "CT"'
+    rules = load(rules_file(tmp_path, head, 'modality = "MR"', rest)).lossy
+    assert matching_rule(rules, "CT", "HEAD") == rules[0]
+    assert matching_rule(rules, "CT", "CHEST") == matching_rule(rules, "CT", "") == rules[2]
 
 
 def test_a_wrong_option_is_blamed_on_the_command_line():

@@ -55,8 +55,9 @@ class _Grid:
 class NearLossless(LossyCodec):
     """The near-lossless codec: no sample is further than half a step from what was coded.
 
-    What was coded is coded without any loss the next time, whatever stacks and groups it is then in. One object serves
-    all threads. step: of the grid, one of the ladder. engine: keeps the indices.
+    What was decoded, or any part of it, is coded without any loss at the same step; beside other samples only where
+    they leave the ends of its range as they are. One object serves all threads. step: of the grid, one of the ladder.
+    engine: keeps the indices.
     """
 
     codec_id: ClassVar[str] = "near_lossless"

@@ -6,7 +6,6 @@ The object is native, in Explicit VR Little Endian, and holds exactly the sample
 import hashlib
 import re
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +67,9 @@ _LOSSY_COMPRESSION = ("113040", "Lossy Compression")
 _UNCOMPRESSED_PREDECESSOR = ("121320", "Uncompressed predecessor")
 
 _NO_LONGER_TRUE = (
+    0x00080012,  # Instance Creation Date, Time and Creator UID: of the original
+    0x00080013,
+    0x00080014,
     0x00280108,  # Smallest and Largest Pixel Value in Series: of the samples of all its images
     0x00280109,
     0x00880200,  # Icon Image Sequence: made of the samples as they were
@@ -160,8 +162,8 @@ def predecessor(dataset: Bytes, transfer_syntax_uid: str) -> Predecessor | None:
     method = elements.text(_LOSSY_IMAGE_COMPRESSION_METHOD).split("\\")[-1]
     sources = [
         item.text(_REFERENCED_SOP_INSTANCE_UID)
-        for item in _items(elements, _SOURCE_IMAGE_SEQUENCE)
-        for purpose in _items(item, _PURPOSE_OF_REFERENCE_CODE_SEQUENCE)
+        for item in elements.items(_SOURCE_IMAGE_SEQUENCE)
+        for purpose in item.items(_PURPOSE_OF_REFERENCE_CODE_SEQUENCE)
         if purpose.text(_CODE_VALUE) == _UNCOMPRESSED_PREDECESSOR[0]
     ]
     if elements.text(_LOSSY_IMAGE_COMPRESSION) != "01" or not told or not sources:
@@ -221,9 +223,9 @@ def _note_compression(elements: Elements, step: LossyStep) -> None:
 
 def _describe_frames(elements: Elements, original: _Reference, step: LossyStep) -> None:
     """Do the same in the functional groups of an enhanced object (PS3.3 C.7.6.16.2.6, C.8.13.5.1)."""
-    shared = _items(elements, _SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
-    per_frame = _items(elements, _PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)
-    for frame_type in (found for groups in (*shared, *per_frame) for found in _having(groups, _FRAME_TYPE)):
+    shared = elements.items(_SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
+    per_frame = elements.items(_PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)
+    for frame_type in (found for groups in (*shared, *per_frame) for found in groups.having(_FRAME_TYPE)):
         _mark_derived(frame_type, _FRAME_TYPE)
     told_per_frame = any(groups.get(_DERIVATION_IMAGE_SEQUENCE) for groups in per_frame)
     for groups in per_frame if told_per_frame else shared:
@@ -241,22 +243,8 @@ def _describe_samples(elements: Elements, samples: SampleArray) -> None:
             elements.put(tag, vr, np.array(value, "<i8").tobytes()[:2])
 
 
-def _items(elements: Elements, tag: int) -> list[Elements]:
-    found = elements.get(tag)
-    return found.value if found is not None and isinstance(found.value, list) else []
-
-
-def _having(elements: Elements, tag: int) -> Iterator[Elements]:
-    """Give the elements in which a tag is, however deep."""
-    if elements.get(tag) is not None:
-        yield elements
-    for element in elements.elements:
-        for item in element.value if isinstance(element.value, list) else ():
-            yield from _having(item, tag)
-
-
 def _append_item(elements: Elements, tag: int, item: Elements) -> None:
-    elements.put(tag, "SQ", [*_items(elements, tag), item])
+    elements.put(tag, "SQ", [*elements.items(tag), item])
 
 
 def _code(value: str, meaning: str) -> Elements:

@@ -6,7 +6,7 @@ the others.
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -105,6 +105,19 @@ class Elements:
         if element is None or not isinstance(element.value, bytes | memoryview):
             return ""
         return bytes(element.value).decode("latin_1").strip(" \0")
+
+    def items(self, tag: int) -> "Items":
+        """Return the items of a sequence; none where there is no such sequence."""
+        element = self.get(tag)
+        return element.value if element is not None and isinstance(element.value, list) else []
+
+    def having(self, tag: int) -> Iterator["Elements"]:
+        """Give these elements and those of all items below, however deep, where the tag is among them."""
+        if self.get(tag) is not None:
+            yield self
+        for element in self.elements:
+            for item in element.value if isinstance(element.value, list) else ():
+                yield from item.having(tag)
 
     def put(self, tag: int, vr: str, value: Value) -> None:
         """Replace or insert an element."""

@@ -32,13 +32,15 @@ class Decision:
 
     dicom: what it says of itself, None for what is no DICOM file. derived_uid: SOP Instance UID of the object that
     takes its place, empty where it stays as it is. reason: one sentence, of the guard or on why it is kept lossless.
-    outcome: of the stack that its frames are in, None where it is kept lossless.
+    outcome: of the stack that its frames are in, None where it is kept lossless. stored_bits: what its samples take by
+    Bits Stored, as they came; 0 for what has no frames.
     """
 
     dicom: DicomHeader | None
     derived_uid: str
     reason: str
     outcome: Outcome | None
+    stored_bits: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ class _Deriver:
             self._check()
             found = survey(source.path)
             kind = self._kind(found)
-            self._decisions.append(Decision(found.dicom, "", kind if isinstance(kind, str) else "", None))
+            reason = kind if isinstance(kind, str) else ""
+            self._decisions.append(Decision(found.dicom, "", reason, None, _stored_bits(found)))
             if isinstance(kind, _Kind):
                 kinds[kind].append(source_frames(number, found))
         for kind, frames in kinds.items():
@@ -189,12 +192,20 @@ class _Deriver:
             meta = (made.sop_class_uid, made.sop_instance_uid, TRANSFER_SYNTAX_UID, *came_from, self._made_at)
             target.write(part10.build(*meta))
             target.write(made.dataset)
-        decided = replace(decision, derived_uid=made.sop_instance_uid, reason=outcome.verdict.reason, outcome=outcome)
+        reason = " ".join(filter(None, (outcome.verdict.reason, outcome.shortfall)))
+        decided = replace(decision, derived_uid=made.sop_instance_uid, reason=reason, outcome=outcome)
         return Source(path, source.name), decided
 
     def _keep_lossless(self, numbers: Sequence[int], reason: str) -> None:
         for number in numbers:
             self._decisions[number] = replace(self._decisions[number], reason=reason)
+
+
+def _stored_bits(found: Survey) -> int:
+    if found.pixels is None:
+        return 0
+    block = found.pixels.block
+    return block.layout.samples * block.bits_stored
 
 
 def _ready_stack(chosen: Accepted, stack_plan: StackPlan) -> ReadyStack:

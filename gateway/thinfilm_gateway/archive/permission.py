@@ -1,11 +1,16 @@
 """Which objects may be kept with other samples at all: those of which all that such a change touches is known."""
 
+import re
+
 from pydicom import Dataset
 
 from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_gateway.archive.container.survey import Survey
+from thinfilm_gateway.archive.element_tree import Elements, MalformedElements
+from thinfilm_gateway.archive.radiograph import names_another_body_part, shows_a_breast
+from thinfilm_gateway.archive.transcode import read_elements
 from thinfilm_gateway.archive.values import integer, text
-from thinfilm_gateway.policy.ceilings import lossless_only
+from thinfilm_gateway.policy.ceilings import RADIOGRAPHY, lossless_only
 from thinfilm_gateway.policy.limits import SampleLimits
 
 _MODALITIES = {
@@ -30,6 +35,15 @@ _MODALITIES = {
 _LOSSY_TRANSFER_SYNTAXES = frozenset(  # also those that need not be lossy
     f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 93, *range(100, 109), 112, 203)
 )
+_CODE_VALUE = 0x00080100
+_DERIVATION_DESCRIPTION = 0x00082111
+_DERIVATION_CODE_SEQUENCE = 0x00089215
+_LOSSY_IMAGE_COMPRESSION = 0x00282110
+_LOSSY_IMAGE_COMPRESSION_RATIO = 0x00282112
+_LOSSY_IMAGE_COMPRESSION_METHOD = 0x00282114
+_MODALITY_LUT_SEQUENCE = 0x00283000
+_LOSSY_COMPRESSION = "113040"  # of DCM, in Derivation Code Sequence
+_LOSSY_WORDS = re.compile(r"lossy|irreversibl", re.IGNORECASE)
 _PHOTOMETRIC_INTERPRETATIONS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL")
 
 
@@ -40,10 +54,18 @@ def why_lossless(found: Survey) -> str:
     attributes = found.attributes
     if reason := lossless_only(found.dicom.modality, body_part(attributes)):
         return reason
-    if text(attributes, "LossyImageCompression") == "01" or text(attributes, "LossyImageCompressionMethod"):
+    elements = _elements(found)
+    if elements is None:
+        return "It is no DICOM object that can be read."
+    if found.dicom.modality in RADIOGRAPHY:
+        if shows_a_breast(elements):
+            return lossless_only("MG", "")
+        if not names_another_body_part(elements):
+            return "It does not say in a term of DICOM of which body part it is, so it may be a mammogram."
+    if found.dicom.transfer_syntax_uid in _LOSSY_TRANSFER_SYNTAXES or _tells_of_loss(elements):
         return "It was compressed lossily before."
-    if found.dicom.transfer_syntax_uid in _LOSSY_TRANSFER_SYNTAXES:
-        return "It was compressed lossily before."
+    if any(True for _ in elements.having(_MODALITY_LUT_SEQUENCE)):
+        return "A Modality LUT gives its samples their meaning, so no bound on their errors bounds anything."
     if found.dicom.modality not in _MODALITIES.get(found.dicom.sop_class_uid, ()):
         return "Its SOP class and modality are not known as those of images that may be lossy."
     if found.pixels is None:
@@ -58,6 +80,32 @@ def why_lossless(found: Survey) -> str:
     if not sample_limits(attributes, block).holds(block.samples):
         return "The bits above Bits Stored are in use."
     return ""
+
+
+def _elements(found: Survey) -> Elements | None:
+    """Return all elements with their sequences, of which `attributes` has no values; None where they are malformed."""
+    assert found.dicom is not None
+    try:
+        return read_elements(found.data[found.dicom.dataset_offset :], found.dicom.transfer_syntax_uid)
+    except MalformedElements:
+        return None
+
+
+def _tells_of_loss(elements: Elements) -> bool:
+    """Tell whether a data set says anywhere that its samples, or those of a frame, were compressed lossily."""
+    return (
+        elements.text(_LOSSY_IMAGE_COMPRESSION) not in ("", "00")
+        or any(elements.text(tag) for tag in (_LOSSY_IMAGE_COMPRESSION_RATIO, _LOSSY_IMAGE_COMPRESSION_METHOD))
+        or any(
+            code.text(_CODE_VALUE) == _LOSSY_COMPRESSION
+            for inner in elements.having(_DERIVATION_CODE_SEQUENCE)
+            for code in inner.items(_DERIVATION_CODE_SEQUENCE)
+        )
+        or any(
+            _LOSSY_WORDS.search(inner.text(_DERIVATION_DESCRIPTION))
+            for inner in elements.having(_DERIVATION_DESCRIPTION)
+        )
+    )
 
 
 def body_part(attributes: Dataset) -> str:

@@ -105,6 +105,9 @@ def lossy_request(
             return lossy_treatment(str(codec), profile, max_error, ratio, preset, device)
         except lossless.UnknownTreatment as error:
             raise CommandError(str(error)) from None
+    if codec is not None and codec not in registry.names():
+        known = ", ".join((*registry.names(), *registry.lossy_names()))
+        raise CommandError(f"No codec is called {codec!r}; choose among {known}.")
     given = {"--profile": profile, "--max-error": max_error, "--ratio": ratio}
     for option, value in given.items():
         if value is not None:

@@ -68,8 +68,9 @@ def _row(row: PackedSeries, decisions: Sequence[Decision]) -> LossySeries:
     verdict = "lossless" if not lossy else "lossy" if lossy == len(decisions) else "mixed"
     guard = Guarded(verdict, " ".join(dict.fromkeys(decision.reason for decision in decisions)))
     if not outcomes:
-        ratio = row.native_pixel_bytes / row.coded_pixel_bytes if row.coded_pixel_bytes else None
-        return LossySeries(row.series_instance_uid, (), 0, 0.0, None, ratio, None, guard)
+        allocated, stored = 8 * row.native_pixel_bytes, sum(decision.stored_bits for decision in decisions)
+        ratios = _ratio(allocated, row), _ratio(stored, row)
+        return LossySeries(row.series_instance_uid, (), 0, 0.0, None, ratios[0], ratios[1], guard)
     return LossySeries(
         series_instance_uid=row.series_instance_uid,
         settings=tuple(dict.fromkeys(outcome.setting for outcome in outcomes)),
@@ -80,6 +81,10 @@ def _row(row: PackedSeries, decisions: Sequence[Decision]) -> LossySeries:
         ratio_stored=_joined([(outcome.samples, outcome.ratio_stored) for outcome in outcomes]),
         guard=guard,
     )
+
+
+def _ratio(bits: int, row: PackedSeries) -> float | None:
+    return bits / (8 * row.coded_pixel_bytes) if row.coded_pixel_bytes else None
 
 
 def _rmse(outcomes: Sequence[Outcome]) -> float:

@@ -20,7 +20,9 @@ _LOSSLESS_ONLY = {
     "SEG": "Segmentations are kept lossless.",
 }
 _RADIOTHERAPY = "RT"  # how all modalities of it begin
-_RADIOGRAPHY = ("CR", "DX")
+
+RADIOGRAPHY = ("CR", "DX")
+"""Modalities of which an image may be a mammogram."""
 
 
 class UnknownProfile(Exception):
@@ -75,7 +77,7 @@ def lossless_only(modality: str, body_part: str) -> str:
     """Return why images of this kind are never compressed lossily, whatever a profile says; empty where they may be."""
     if modality.startswith(_RADIOTHERAPY):
         return "What belongs to radiotherapy is kept lossless."
-    is_mammogram = modality in _RADIOGRAPHY and body_part == "BREAST"
+    is_mammogram = modality in RADIOGRAPHY and body_part == "BREAST"
     return _LOSSLESS_ONLY.get("MG" if is_mammogram else modality, "")
 
 

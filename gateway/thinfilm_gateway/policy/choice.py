@@ -28,6 +28,7 @@ class Outcome:
 
     ratio_allocated, ratio_stored: bits of the samples, as allocated and as stored, to coded bits with all parameters.
     max_error, rmse: of all samples of the stack. verdict: of the guard, with the errors of the frame that it names.
+    shortfall: why the ratio that was asked for is not reached, empty where it is, or none was asked for.
     """
 
     codec_id: str
@@ -39,6 +40,7 @@ class Outcome:
     verdict: Verdict
     samples: int
     bits_stored: int
+    shortfall: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +92,7 @@ def _search(stack: PixelBlock, codec: LossyCodec, trials: "_Trials", threads: in
         wanted = lossy_stack.gentlest(stack, codec, trials.reaches, threads, start)
         if wanted is not None and trials.accepts(wanted):
             return wanted
+        trials.fall_short()
     return lossy_stack.coarsest(stack, codec, trials.accepts_as_gentle(wanted), threads, start)
 
 
@@ -101,7 +104,7 @@ def _sample(stack: PixelBlock) -> PixelBlock:
 
 
 class _Trials:
-    """Judges what settings make of a stack. complaint: why the last one may not be."""
+    """Judges what settings make of a stack. complaint: why the last one may not be; where none may, the gentlest."""
 
     def __init__(
         self,
@@ -118,6 +121,7 @@ class _Trials:
         self._limits = limits
         self._check = check
         self._verdicts: dict[float, Verdict] = {}
+        self._shortfall = ""
         self._bits_allocated = 8 * stack.samples.itemsize
 
     @property
@@ -129,6 +133,11 @@ class _Trials:
         """Tell whether the ratio that is asked for is reached."""
         self._check()
         return self._treatment.ratio is not None and self._ratio(coded, self._bits_allocated) >= self._treatment.ratio
+
+    def fall_short(self) -> None:
+        """Note that the ratio that is asked for is not reached, and why the setting may not be that would."""
+        why = self.complaint or "No setting is so coarse."
+        self._shortfall = f"The ratio of {self._treatment.ratio:g} that was asked for is not reached. {why}"
 
     def accepts_as_gentle(self, wanted: CodedStack | None) -> Callable[[CodedStack], bool]:
         """Return `accepts`, of settings that are no coarser than the wanted one."""
@@ -167,6 +176,7 @@ class _Trials:
             verdict=self._verdicts[coded.codec.setting],
             samples=self._stack.layout.samples,
             bits_stored=self._stack.bits_stored,
+            shortfall=self._shortfall,
         )
 
     def _ratios(self, coded: CodedStack) -> tuple[float, float]:

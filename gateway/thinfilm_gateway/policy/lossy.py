@@ -57,11 +57,13 @@ def lossy_treatment(
         )
     profile = profile or ceilings.DEFAULT_PROFILE
     try:
-        ceilings.profile(profile)
+        highest = max(ceiling.ratio for ceiling in ceilings.profile(profile).ceilings)
     except ceilings.UnknownProfile as error:
         raise UnknownTreatment(str(error)) from None
     if max_error is not None and max_error < 1:
         raise UnknownTreatment("The largest error that is allowed is at least 1; for none, name a lossless codec.")
     if ratio is not None and not ratio > 1:
         raise UnknownTreatment("The ratio that is asked for is above 1.")
+    if ratio is not None and ratio > highest:
+        raise UnknownTreatment(f"A ratio of {ratio:g} is above {highest:g}, the highest ceiling of {profile}.")
     return LossyTreatment(codec_id, profile, max_error, ratio, preset, device)

@@ -1,14 +1,15 @@
 """The rules of the settings by which images are kept lossily, some time after they came."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from thinfilm_gateway.policy import ceilings
 from thinfilm_gateway.policy.ceilings import LosslessOnly
 
 Serve = Literal["derived", "failure"]
+Days = Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]  # a century: a date that far away is still one
 
 
 class LossyRule(BaseModel):
@@ -25,10 +26,20 @@ class LossyRule(BaseModel):
     profile: str = ceilings.DEFAULT_PROFILE
     max_error: int | None = Field(None, ge=1)
     ratio: float | None = Field(None, gt=1)
-    delay_days: float = Field(ge=0)
-    keep_original_days: float = Field(ge=0)
+    delay_days: Days
+    keep_original_days: Days
     declared_retention: bool = False
     serve: Serve = "derived"
+
+    @property
+    def images(self) -> str:
+        """Which images the rule is for, as people read it."""
+        return " ".join(filter(None, (self.modality, self.body_part)))
+
+    @field_validator("body_part")
+    @classmethod
+    def _as_dicom_has_it(cls, value: str | None) -> str | None:
+        return value and value.upper()
 
     @model_validator(mode="after")
     def _is_below_the_ceiling(self) -> "LossyRule":
@@ -47,9 +58,19 @@ class LossyRule(BaseModel):
         if self.ratio is not None and self.ratio > ceiling.ratio:
             raise ValueError(
                 f"a ratio of {self.ratio:g} is above the ceiling of {ceiling.ratio:g} that {self.profile} has for"
-                f" {' '.join(filter(None, (self.modality, self.body_part)))}"
+                f" {self.images}"
             )
         return self
+
+
+def check_order(rules: Sequence[LossyRule]) -> None:
+    """Raise ValueError for a rule that never holds, since an earlier one does for all of its images."""
+    for number, rule in enumerate(rules):
+        earlier = matching_rule(rules[:number], rule.modality, rule.body_part or "")
+        if earlier is not None:
+            raise ValueError(
+                f"rule {number + 1}, for {rule.images}, never holds, since an earlier one is for {earlier.images}"
+            )
 
 
 def matching_rule(rules: Sequence[LossyRule], modality: str, body_part: str) -> LossyRule | None:

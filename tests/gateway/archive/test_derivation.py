@@ -15,6 +15,7 @@ from support.datasets import (
     EncodedDataSet,
     ct_series,
     mr_series,
+    patient,
     us_colour,
 )
 from thinfilm_codecs import registry
@@ -50,6 +51,13 @@ def derived(data_set: EncodedDataSet, samples: SampleArray, step: LossyStep = ST
 def original(data_set: EncodedDataSet) -> Dataset:
     header = part10.build(data_set[2], data_set[3], data_set[1])
     return pydicom.dcmread(io.BytesIO(header + data_set[0]))
+
+
+def test_when_the_original_was_made_and_by_whom_is_not_said_of_the_derived_object() -> None:
+    made = {"InstanceCreationDate": "20200101", "InstanceCreationTime": "120000", "InstanceCreatorUID": "2.25.9"}
+    data_set = ct_series(1, who=patient() | made)[0]
+    assert {0x00080012, 0x00080013, 0x00080014} <= original(data_set).keys()
+    assert not {0x00080012, 0x00080013, 0x00080014} & derived(data_set, samples_of(data_set)).keys()
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG])

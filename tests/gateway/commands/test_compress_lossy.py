@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom import Dataset
 
 from support.datasets import ct_series, mr_series, structured_report
 from support.objects import write_files
@@ -84,7 +85,10 @@ def test_the_json_tells_errors_ratios_and_what_the_guard_says(archive: tuple[Pat
     assert mg["guard"] == {
         "verdict": "lossless", "reason": "Mammograms are kept lossless, as the MQSA demands.",
     }  # fmt: skip
+    assert mg["ratio_allocated"] == pytest.approx(mg["native_pixel_bytes"] / mg["coded_pixel_bytes"])
+    assert mg["ratio_stored"] == pytest.approx(mg["ratio_allocated"] * 12 / 16)
     assert rows["SR"]["guard"]["verdict"] == "lossless"
+    assert (rows["SR"]["ratio_allocated"], rows["SR"]["ratio_stored"]) == (None, None)
 
 
 def test_the_same_files_give_the_same_container(folder: Path, archive: tuple[Path, Compressed], tmp_path: Path) -> None:
@@ -109,6 +113,30 @@ def test_a_fresh_process_expands_the_container_alone(archive: tuple[Path, Compre
         assert (tmp_path / "back" / path.relative_to(here)).read_bytes() == path.read_bytes()
 
 
+def coded(value: str, scheme: str, meaning: str) -> list[Dataset]:
+    """Return a code sequence of one item."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return [item]
+
+
+def within(*keywords: str, value: list[Dataset]) -> list[Dataset]:
+    """Return the value of a sequence within sequences."""
+    for keyword in reversed(keywords):
+        item = Dataset()
+        setattr(item, keyword, value)
+        value = [item]
+    return value
+
+
+def modality_lut(entries: int) -> list[Dataset]:
+    """Return a Modality LUT Sequence; 2^15 entries take more bytes than attributes are held of."""
+    lut = Dataset()
+    lut.LUTDescriptor, lut.ModalityLUTType = [entries, 0, 16], "OD"
+    lut.add_new("LUTData", "OW", np.arange(entries, dtype="<u2").tobytes())
+    return [lut]
+
+
 def changed(folder: Path, **attributes: object) -> Compressed:
     """Compress a CT image after a change."""
     write_files(folder, ct_series(1, size=32))
@@ -124,6 +152,22 @@ def changed(folder: Path, **attributes: object) -> Compressed:
     [
         ({"LossyImageCompression": "01"}, "It was compressed lossily before."),
         ({"LossyImageCompressionMethod": "ISO_10918_1"}, "It was compressed lossily before."),
+        ({"LossyImageCompressionRatio": "1"}, "It was compressed lossily before."),
+        (
+            {"DerivationCodeSequence": coded("113040", "DCM", "Lossy Compression")},
+            "It was compressed lossily before.",
+        ),
+        (
+            {
+                "PerFrameFunctionalGroupsSequence": within(
+                    "DerivationImageSequence", "DerivationCodeSequence", value=coded("113040", "DCM", "")
+                )
+            },
+            "It was compressed lossily before.",
+        ),
+        ({"DerivationDescription": "LOSSY JPEG, quality 90"}, "It was compressed lossily before."),
+        ({"ModalityLUTSequence": modality_lut(16)}, "A Modality LUT gives its samples their meaning"),
+        ({"ModalityLUTSequence": modality_lut(1 << 15)}, "A Modality LUT gives its samples their meaning"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "Its Photometric Interpretation is not one"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "Its SOP class and modality are not known"),
         ({"Modality": "MR"}, "Its SOP class and modality are not known"),
@@ -141,6 +185,76 @@ def test_what_must_not_be_lossy_stays_as_it_is(tmp_path: Path, attributes: dict[
     assert (tmp_path / "back" / "0000.dcm").read_bytes() == (tmp_path / "0000.dcm").read_bytes()
 
 
+CR_IMAGE, BREAST_CODE = "1.2.840.10008.5.1.4.1.1.1", ("76752008", "SCT", "Breast")
+CHEST = {"Modality": "CR", "SOPClassUID": CR_IMAGE, "BodyPartExamined": "CHEST"}
+MAMMOGRAM = "Mammograms are kept lossless, as the MQSA demands."
+
+
+def test_a_radiograph_of_the_chest_may_be_lossy(tmp_path: Path) -> None:
+    assert changed(tmp_path, **CHEST, ViewPosition="PA").lossy[0].guard.verdict == "lossy"
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"BodyPartExamined": "BREAST"},
+        {"AnatomicRegionSequence": coded(*BREAST_CODE)},
+        {"AnatomicRegionSequence": coded("T-04000", "SRT", "")},
+        {"AnatomicRegionSequence": coded("1", "99LOCAL", "Mamma links")},
+        {
+            "SharedFunctionalGroupsSequence": within(
+                "FrameAnatomySequence", "AnatomicRegionSequence", value=coded(*BREAST_CODE)
+            )
+        },
+        {
+            "PerFrameFunctionalGroupsSequence": within(
+                "FrameAnatomySequence", "AnatomicRegionSequence", value=coded(*BREAST_CODE)
+            )
+        },
+        {"ViewPosition": "MLO"},
+        {"ViewPosition": "CC"},
+        {"ViewPosition": "R LM"},
+        {"ViewPosition": "XCCL"},
+        {"ViewCodeSequence": coded("399162004", "SCT", "")},
+        {"ViewCodeSequence": coded("R-10226", "SRT", "")},
+        {"PartialView": "NO"},
+        {"BreastImplantPresent": "NO"},
+        {"PositionerType": "MAMMOGRAPHIC"},
+        {"SeriesDescription": "Mammo rechts"},
+    ],
+)
+def test_a_radiograph_that_says_anywhere_that_it_is_of_the_breast_stays_lossless(
+    tmp_path: Path, attributes: dict[str, object]
+) -> None:
+    made = changed(tmp_path, **(CHEST | attributes))
+    assert (made.lossy[0].guard.verdict, made.lossy[0].guard.reason) == ("lossless", MAMMOGRAM)
+
+
+@pytest.mark.parametrize("body_part", [None, "", "BRUST", "AXILLA"])
+def test_a_radiograph_of_an_unknown_body_part_stays_lossless(tmp_path: Path, body_part: str | None) -> None:
+    made = changed(tmp_path, **(CHEST | {"BodyPartExamined": body_part}))
+    assert made.lossy[0].guard.verdict == "lossless"
+    assert made.lossy[0].guard.reason.endswith("so it may be a mammogram.")
+
+
+def test_what_only_tells_of_lossless_compression_may_be_lossy(tmp_path: Path) -> None:
+    told = {"LossyImageCompression": "00", "DerivationDescription": "Lossless JPEG, selection value 1"}
+    assert changed(tmp_path, **told).lossy[0].guard.verdict == "lossy"
+
+
+def test_what_was_derived_here_is_not_derived_again(
+    folder: Path, archive: tuple[Path, Compressed], tmp_path: Path
+) -> None:
+    back = expanded(archive[0], tmp_path / "back") / "ct"
+    for path in back.iterdir():
+        derived = pydicom.dcmread(path)
+        for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            delattr(derived, keyword)  # as many a workstation does that writes an image anew
+        derived.save_as(path)
+    (row,) = compress(sources([back]), tmp_path / "again.tfa", ["jpegls"], lossy=NEAR).lossy
+    assert (row.guard.verdict, row.guard.reason) == ("lossless", "It was compressed lossily before.")
+
+
 def test_an_image_whose_padding_would_change_stays_lossless(tmp_path: Path) -> None:
     made = changed(tmp_path, PixelPaddingValue=-999)  # a value that air has too
     assert made.lossy[0].guard.reason.endswith("become padding, or the other way round.") or made.lossy[
@@ -154,6 +268,8 @@ def test_an_image_whose_padding_would_change_stays_lossless(tmp_path: Path) -> N
         (("jpegls", None, 2, None), "--max-error is for a lossy codec, given by --codec: "),
         ((None, None, None, 4.0), "--ratio is for a lossy codec, given by --codec: "),
         ((None, "drg-2009", None, None), "--profile is for a lossy codec, given by --codec: "),
+        (("nope", None, None, None), "No codec is called 'nope'; choose among .*jpegls, .*near_lossless, .*vae.$"),
+        (("near_lossless", None, None, 10.5), "A ratio of 10.5 is above 10, the highest ceiling of esr-strict.$"),
         (("near_lossless", "mild", None, None), "No profile is called 'mild'; choose among "),
         (("near_lossless", None, 0, None), "The largest error that is allowed is at least 1"),
     ],
@@ -178,3 +294,6 @@ def test_a_bound_and_a_ratio_are_kept(tmp_path: Path) -> None:
     asked = compress(files, tmp_path / "ratio.tfa", ["jpegls"], lossy=LossyTreatment("near_lossless", ratio=4.0))
     assert asked.lossy[0].ratio_allocated is not None
     assert 4.0 <= asked.lossy[0].ratio_allocated <= CEILING
+    assert "asked for" not in asked.lossy[0].guard.reason
+    short = compress(files, tmp_path / "short.tfa", ["jpegls"], lossy=LossyTreatment("near_lossless", ratio=8.0))
+    assert "The ratio of 8 that was asked for is not reached." in short.lossy[0].guard.reason

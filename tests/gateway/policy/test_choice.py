@@ -87,13 +87,32 @@ def test_of_the_settings_that_reach_a_ratio_the_gentlest_is_taken(stack: PixelBl
 def test_a_ratio_that_only_settings_above_the_ceiling_reach_gives_the_next_gentler(stack: PixelBlock) -> None:
     found = ratios(stack)
     between = (found[32] + found[48]) / 2
-    assert accepted(stack, between, replace(TREATMENT, ratio=between - 0.01)).outcome.setting == "step 32"
+    outcome = accepted(stack, between, replace(TREATMENT, ratio=between - 0.01)).outcome
+    assert outcome.setting == "step 32"
+    assert outcome.shortfall == (
+        f"The ratio of {between - 0.01:g} that was asked for is not reached."
+        f" The ratio would be {found[48]:.2f}, above the ceiling of {between:g}."
+    )
+    assert accepted(stack, between, replace(TREATMENT, ratio=found[16])).outcome.shortfall == ""
 
 
 def test_a_bound_on_the_error_is_kept(stack: PixelBlock) -> None:
     chosen = accepted(stack, 5.0, replace(TREATMENT, max_error=9))
     assert chosen.outcome.setting == "step 16"
     assert chosen.outcome.max_error == 8
+
+
+def test_a_ratio_that_no_setting_reaches_gives_the_coarsest_and_says_so(stack: PixelBlock) -> None:
+    outcome = accepted(stack, 5.0, replace(TREATMENT, ratio=50.0)).outcome
+    assert outcome.shortfall.endswith("is not reached. No setting is so coarse.")
+
+
+def test_where_no_setting_may_be_the_complaint_is_about_the_gentlest(
+    stack: PixelBlock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "_SAMPLE_BUDGET", 2 * 48 * 40)
+    for treatment in (replace(TREATMENT, max_error=1), replace(TREATMENT, max_error=1, ratio=4.9)):
+        assert "above the ceiling" not in refused(stack, 5.0, treatment)
 
 
 def test_a_codec_whose_error_is_above_that_of_jpeg_gives_way_to_lossless(
@@ -147,6 +166,9 @@ def test_frames_that_the_codec_does_not_code_stay_lossless() -> None:
         ("near_lossless", {"profile": "mild"}, "No profile is called 'mild'"),
         ("near_lossless", {"max_error": 0}, "at least 1"),
         ("near_lossless", {"ratio": 1.0}, "above 1"),
+        ("near_lossless", {"ratio": float("nan")}, "above 1"),
+        ("near_lossless", {"ratio": float("inf")}, "A ratio of inf is above 10, the highest ceiling of esr-strict"),
+        ("near_lossless", {"ratio": 30.1, "profile": "car-2008"}, "A ratio of 30.1 is above 30"),
     ],
 )
 def test_a_treatment_that_cannot_be_is_refused(codec: str, options: dict[str, object], sentence: str) -> None:

@@ -26,7 +26,7 @@ class KWavelet(LossyCodec):
 
     codec_id: ClassVar[str] = "kwavelet"
     setting_name: ClassVar[str] = "coefficients"
-    ladder: ClassVar[tuple[float, ...]] = (500, 350, 250, 180, 125, 90, 65, 46, 32, 23, 16)
+    ladder: ClassVar[tuple[float, ...]] = (700, 500, 350, 250, 180, 125, 90, 65, 46, 32, 23, 16)
 
     def __init__(self, coefficients: float = ladder[0]) -> None:
         if coefficients not in self.ladder:

@@ -39,7 +39,7 @@ class Siren(LossyCodec):
 
     codec_id: ClassVar[str] = "siren"
     setting_name: ClassVar[str] = "bits_per_sample"
-    ladder: ClassVar[tuple[float, ...]] = (3.0, 2.0, 1.5, 1.0, 0.75, 0.5, 0.35, 0.25, 0.15)
+    ladder: ClassVar[tuple[float, ...]] = (5.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.75, 0.5, 0.35, 0.25, 0.15)
 
     def __init__(
         self,
