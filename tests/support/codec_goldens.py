@@ -22,7 +22,7 @@ LOSSY_SETTINGS = {
     "pca": (2, 12),
     "siren": (3,),
     "sparse_autoencoder": (16,),
-    "vae": (30,),
+    "vae": (30, 40),
 }
 """The settings of which golden streams of a lossy codec are kept."""
 

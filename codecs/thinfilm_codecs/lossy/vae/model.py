@@ -10,7 +10,7 @@ import numpy.typing as npt
 from thinfilm_codecs.lossless import model_files
 from thinfilm_codecs.lossy.exact import Floats, largest_sum, prove, prove_norms
 
-CURRENT = "3a17253c5e3db4123dc0631ae5f6a783"
+CURRENT = "eb42047b8163c734fea4879a4b221c86"
 """Identity of the model that encoders use; older ones stay in `models`, since streams name them."""
 
 QUALITIES = 64

@@ -11,7 +11,7 @@ from torch.nn import functional
 LEVELS = 8
 """Rates that are trained by name; those between are interpolated."""
 
-LOWEST_LAMBDA, LAMBDA_RATIO = 0.04, 2**1.3
+LOWEST_LAMBDA, LAMBDA_RATIO = 0.012, 2**1.5
 
 WIDTHS = (32, 64)
 LATENTS = 256

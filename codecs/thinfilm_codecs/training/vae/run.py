@@ -22,7 +22,10 @@ _log = structlog.get_logger()
 
 _WARM_UP = 30
 _CALIBRATION = 96
-_LINEAR_SHARE = 0.1
+_SHARES = {"linear": 0.1, "hyper": 0.04}
+"""By the first word of a parameter's name, how small its steps are beside the others', where training starts from what
+bands tell: near where it should be. Layers of side information add up hundreds of positive inputs, so that a step of
+all their weights moves scales by octaves."""
 
 
 LOSSES = {"mse": squared_error, "ms-ssim": structural_dissimilarity}
@@ -90,7 +93,9 @@ def _step(
 
 
 def _groups(network: Autoencoder) -> list[dict[str, Any]]:
-    """Return the parameters, those of the linear path to move by small steps: they begin near where they should be."""
-    linear = [value for name, value in network.named_parameters() if name.startswith("linear")]
-    others = [value for name, value in network.named_parameters() if not name.startswith("linear")]
-    return [{"params": others, "share": 1.0}, {"params": linear, "share": _LINEAR_SHARE}]
+    """Return the parameters in groups that move by steps of the same size."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, value in network.named_parameters():
+        share = _SHARES.get(name.split("_")[0], 1.0) if network.variant.residual else 1.0
+        groups.setdefault(share, []).append(value)
+    return [{"params": values, "share": share} for share, values in groups.items()]
