@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("original_sop_instance_uid", TEXT, nullable=False),
         sa.Column("original_sha256", TEXT, nullable=False),
         sa.Column("derived_sop_instance_uid", TEXT),
+        sa.Column("derived_sha256", TEXT),
         sa.Column("codec", TEXT),
         sa.Column("setting", TEXT),
         sa.Column("ratio_allocated", sa.Double()),

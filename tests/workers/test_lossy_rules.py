@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
-from support.datasets import CT_IMAGE, EncodedDataSet, ct_series, mr_series
+from support.datasets import CT_IMAGE, EncodedDataSet, ct_series, mr_series, structured_report
 from support.house import House, flip_byte, make_due
 from support.lossy_codec import Quantised
 from thinfilm_codecs import registry
@@ -21,6 +21,7 @@ from thinfilm_gateway.index.locate import locate
 from thinfilm_gateway.index.models import Derivation, Instance, Study
 from thinfilm_gateway.index.status import problems, summary
 from thinfilm_gateway.policy.rules import LossyRule, Serve
+from thinfilm_workers.jobs import recompress
 from thinfilm_workers.jobs.lossy_rules import apply_lossy_rules
 from thinfilm_workers.jobs.reindex import reindex
 from thinfilm_workers.jobs.sweep import sweep, tidy
@@ -69,6 +70,23 @@ def read(house: House, instance: Instance) -> pydicom.Dataset:
     found.pixel_array  # noqa: B018 - reads all of it
     path.unlink()
     return found
+
+
+def let_time_pass(house: House, days: int) -> None:
+    """Let all decisions be older by so many days."""
+    passed = dt.timedelta(days=days)
+    with house.context.database.session() as session:
+        for row in session.query(Derivation):
+            row.decided_at -= passed
+            row.retire_at = row.retire_at and row.retire_at - passed
+
+
+def forget_derived(house: House) -> str:
+    """Remove the one derived object from the index, as if another gateway had made it; return its UID."""
+    uid = str(derivations(house)[0].derived_sop_instance_uid)
+    with house.context.database.session() as session:
+        session.execute(delete(Instance).where(Instance.sop_instance_uid == uid))
+    return uid
 
 
 def test_without_a_rule_nothing_is_ever_lossy(house: House) -> None:
@@ -205,6 +223,72 @@ def test_an_original_stays_when_its_derived_object_is_damaged(build_house: Calla
     house.assert_archived(series)
     assert uids(series) <= served(house)
     assert house.audits("original_retired") == [] or len(house.audits("quarantined")) >= 1
+
+
+def test_an_image_stays_lossless_when_another_object_has_the_derived_uid(build_house: Callable[..., House]) -> None:
+    house = build_house(lossy=(CT_AT_ONCE,))
+    series = archived(house, ct_series(1))
+    apply(house)
+    uid = forget_derived(house)
+    with house.context.database.session() as session:
+        session.execute(delete(Derivation))
+    others = archived(house, [structured_report()._replace(sop_instance_uid=uid)])
+    containers = len(house.containers())
+    apply(house)
+    apply(house)
+    (row,) = derivations(house)
+    assert (row.derived_sop_instance_uid, row.retired_at) == (None, None)
+    assert row.reason == f"Another object has the derived UID, {uid}."
+    assert house.audits("kept_lossless")[0].detail.endswith(row.reason)
+    house.assert_archived(series + others)
+    assert served(house) == uids(series + others)
+    assert len(house.containers()) == containers
+    assert house.stray_files() == []
+
+
+def test_an_original_stays_when_another_object_took_the_place_of_the_derived_one(
+    build_house: Callable[..., House],
+) -> None:
+    house = build_house(lossy=(CT_AT_ONCE,))
+    series = archived(house, ct_series(1))
+    apply(house)
+    others = archived(house, [structured_report()._replace(sop_instance_uid=forget_derived(house))])
+    assert apply(house) == 0
+    house.assert_archived(series + others)
+    assert house.audits("original_retired") == []
+
+
+def test_an_original_stays_while_another_revision_of_the_derived_object_is_served(
+    build_house: Callable[..., House],
+) -> None:
+    house = build_house(lossy=(CT_KEPT,), duplicates="version")
+    series = archived(house, ct_series(1))
+    apply(house)
+    uid = str(derivations(house)[0].derived_sop_instance_uid)
+    others = archived(house, [structured_report()._replace(sop_instance_uid=uid)])
+    let_time_pass(house, days=31)
+    assert apply(house) == 0
+    house.assert_archived(series + others)
+    assert served(house) == uids(series + others)
+
+
+def test_no_container_is_left_when_anything_goes_wrong_before_its_objects_are_recorded(
+    build_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("The disk is broken.")
+
+    house = build_house(lossy=(CT_KEPT,))
+    series = archived(house, ct_series(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(recompress, "prove", broken)
+        apply(house)
+    assert derivations(house) == []
+    assert house.stray_files() == []
+    make_due(house)
+    house.work()
+    assert len(derivations(house)) == 1
+    house.assert_archived(series)
 
 
 def test_an_archive_that_is_not_mounted_is_waited_for_and_nothing_is_called_damaged(

@@ -5,10 +5,10 @@ An original is served until it is retired; then the object derived from it is.
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy import and_, delete, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from thinfilm_gateway.index import audit
@@ -125,8 +125,9 @@ def record(
 ) -> bool:
     """Enter decisions, and the objects that were derived, in their proven container.
 
-    Tells whether the container is needed: an original that is gone, or of which something was decided meanwhile, is
-    passed over, and so is a derived object that is kept already.
+    An original stays lossless where another object has the derived UID already. Tells whether the container is needed:
+    an original that is gone, or of which something was decided meanwhile, is passed over, and a derived object that is
+    kept already needs no other home.
     """
     pks = [decided.original.instance_pk for decided in decisions]
     still = set(
@@ -137,10 +138,8 @@ def record(
         )
     )
     decisions = [decided for decided in decisions if decided.original.instance_pk in still]
-    uids = [decided.derived.received.sop_instance_uid for decided in decisions if decided.derived]
-    kept = set(
-        session.scalars(select(Instance.sop_instance_uid).where(one_of(session, Instance.sop_instance_uid, uids)))
-    )
+    kept = _kept(session, [decided.derived.received.sop_instance_uid for decided in decisions if decided.derived])
+    decisions = [_unless_another_has_its_uid(decided, kept) for decided in decisions]
     rows = [
         received_row(decided.derived.received, 1, series_pk)
         | {
@@ -207,12 +206,13 @@ def originals_to_retire(session: Session, series_pk: int, rule: LossyRule | None
             derived,
             and_(
                 derived.sop_instance_uid == Derivation.derived_sop_instance_uid,
+                derived.sha256 == Derivation.derived_sha256,
                 derived.state == InstanceState.ARCHIVED,
                 derived.revision == 1,
             ),
         )
         .join(Container, Container.id == derived.container_pk)
-        .where(Derivation.series_pk == series_pk, *_retirable(now))
+        .where(Derivation.series_pk == series_pk, *_retirable(now), ~_is_another_served(derived))
         .order_by(derived.container_pk, derived.container_entry)
     )
     if rule is None or not rule.declared_retention:
@@ -228,13 +228,18 @@ def retire(
 ) -> list[Retiring]:
     """Serve the derived objects, which were proven, in the place of the originals, whose rows go; return which.
 
-    An original that was committed, and a derived object that was lost, meanwhile is passed over.
+    An original that was committed meanwhile is passed over, and so is a derived object that was lost or is not the one
+    that would be served, because another has its UID.
     """
     gone = []
     for one in retiring:
-        locked = select(Instance.id, Instance.state, Instance.committed_at).where(
-            Instance.id.in_((one.original_pk, one.derived.instance_pk))
+        is_derived = and_(
+            Instance.id == one.derived.instance_pk,
+            Instance.sha256 == one.derived.sha256,
+            ~_is_another_served(Instance),
         )
+        locked = select(Instance.id, Instance.state, Instance.committed_at)
+        locked = locked.where(or_(Instance.id == one.original_pk, is_derived))
         rows = {row.id: row for row in session.execute(locked.order_by(Instance.id).with_for_update())}
         if len(rows) < 2 or any(row.state is not InstanceState.ARCHIVED for row in rows.values()):
             continue
@@ -270,6 +275,7 @@ def rebuild(
         "original_sop_instance_uid": original_uid,
         "original_sha256": original_sha256 or "",
         "derived_sop_instance_uid": derived.sop_instance_uid,
+        "derived_sha256": derived.sha256,
         **vars(measured),
         "reason": "Entered anew from the derived object.",
         "serve": rule.serve if rule else "derived",
@@ -278,6 +284,33 @@ def rebuild(
         "retired_at": derived.received_at if original_sha256 is None else None,
     }
     session.execute(insert_into(session, Derivation).values(values).on_conflict_do_nothing())
+
+
+def _kept(session: Session, uids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return SHA-256 and transfer syntax of what is kept first under each of these UIDs."""
+    statement: Any = select(Instance.sop_instance_uid, Instance.sha256, Instance.transfer_syntax_uid)
+    statement = statement.where(one_of(session, Instance.sop_instance_uid, uids), Instance.revision == 1)
+    return {uid: (sha256, syntax) for uid, sha256, syntax in session.execute(statement)}
+
+
+def _unless_another_has_its_uid(decided: Decided, kept: dict[str, tuple[str, str]]) -> Decided:
+    """Return the decision to stay lossless where the derived UID is that of other content: anybody may send such."""
+    if decided.derived is None:
+        return decided
+    received = decided.derived.received
+    content = received.sha256, received.transfer_syntax_uid
+    if kept.get(received.sop_instance_uid, content) == content:
+        return decided
+    return replace(decided, derived=None, reason=f"Another object has the derived UID, {received.sop_instance_uid}.")
+
+
+def _is_another_served(derived: type[Instance]) -> Any:
+    """Return the condition that a request for the UID of a derived object gets another revision."""
+    other = aliased(Instance)
+    found = select(other.id).where(
+        other.sop_instance_uid == derived.sop_instance_uid, other.current, other.id != derived.id
+    )
+    return found.exists()
 
 
 def _decide(session: Session, series_pk: int, rule: LossyRule, decided: Decided, now: dt.datetime) -> None:
@@ -294,7 +327,12 @@ def _decide(session: Session, series_pk: int, rule: LossyRule, decided: Decided,
     if derived is not None:
         uid = derived.received.sop_instance_uid
         retire_at = now + dt.timedelta(days=rule.keep_original_days)
-        values |= {"derived_sop_instance_uid": uid, "retire_at": retire_at, **vars(derived.measured)}
+        values |= {
+            "derived_sop_instance_uid": uid,
+            "derived_sha256": derived.received.sha256,
+            "retire_at": retire_at,
+            **vars(derived.measured),
+        }
         detail = f"Kept lossily by {derived.measured.codec}, {derived.measured.setting}, as {uid}: {decided.reason}"
     session.execute(insert(Derivation).values(values))
     kind = "kept_lossless" if derived is None else "kept_lossily"

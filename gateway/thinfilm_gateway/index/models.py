@@ -331,6 +331,7 @@ class Derivation(Base):
     original_sop_instance_uid: Mapped[str]
     original_sha256: Mapped[str]  # of the encoded data set; empty where only the derived object tells of the original
     derived_sop_instance_uid: Mapped[str | None] = mapped_column(index=True)  # None: it stays lossless
+    derived_sha256: Mapped[str | None]  # of its encoded data set: what is served in the original's place, nothing else
     codec: Mapped[str | None]
     setting: Mapped[str | None]  # "step 7, no error above 3"
     ratio_allocated: Mapped[float | None]  # bits of the samples, as allocated and as stored, to coded bits
