@@ -1,6 +1,7 @@
 """Promise P4: nothing is kept lossily but by a rule, and the original goes only once its time is over."""
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from support.house import House, flip_byte, make_due
 from support.lossy_codec import Quantised
 from thinfilm_codecs import registry
 from thinfilm_gateway.archive.container.reader import open_container
+from thinfilm_gateway.config import Duplicates
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.decisions import decisions
 from thinfilm_gateway.index.find import Match, Query, Root, find
+from thinfilm_gateway.index.ingest import Outcome
 from thinfilm_gateway.index.levels import Level
 from thinfilm_gateway.index.locate import locate
 from thinfilm_gateway.index.models import Derivation, Instance, Study
@@ -321,6 +324,33 @@ def test_an_original_that_comes_again_is_served_again(build_house: Callable[...,
     assert all(row.retired_at is None for row in derivations(house))
     apply(house)
     assert served(house) == {row.derived_sop_instance_uid for row in derivations(house)}
+
+
+@pytest.mark.parametrize("duplicates", ["keep-first", "version", "reject"])
+def test_other_content_under_the_uid_of_an_original_that_is_gone_is_a_duplicate(
+    build_house: Callable[..., House], duplicates: Duplicates
+) -> None:
+    house = build_house(lossy=(CT_AT_ONCE,), duplicates=duplicates)
+    (original,) = archived(house, ct_series(1))
+    apply(house)
+    apply(house)
+    (row,) = derivations(house)
+    derived, retired_at = str(row.derived_sop_instance_uid), row.retired_at
+    assert retired_at is not None
+    other = original._replace(dataset=original.dataset[:-2] + b"\1\2")
+    (outcome,) = house.receive([other])
+    house.work()
+    assert outcome is (Outcome.REJECTED if duplicates == "reject" else Outcome.CONFLICT)
+    assert len(house.audits("content_conflict")) == 1
+    assert derivations(house)[0].retired_at == retired_at
+    assert served(house) == ({original.sop_instance_uid} if duplicates == "version" else {derived})
+    assert len(house.instances()) == (1 if duplicates == "reject" else 2)
+    assert [row.revision for row in house.instances()] == ([1] if duplicates == "reject" else [1, 2])
+    assert house.receive([original]) == [Outcome.STORED]  # and the original itself is served again
+    house.work()
+    assert [row.sha256 for row in house.instances() if row.current] == [hashlib.sha256(original.dataset).hexdigest()]
+    assert derivations(house)[0].retired_at is None
+    assert len(house.audits("content_conflict")) == 1
 
 
 def test_an_original_that_comes_again_stays_for_as_long_as_the_first_time(build_house: Callable[..., House]) -> None:
