@@ -189,6 +189,43 @@ def test_an_original_stays_while_its_time_is_not_over(build_house: Callable[...,
     house.assert_archived(series)
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        (),
+        (LossyRule(modality="MR", delay_days=0, keep_original_days=0),),
+        (LossyRule(modality="CT", delay_days=0, keep_original_days=3650),),
+    ],
+)
+@pytest.mark.parametrize("is_asked_for", [False, True])
+def test_an_original_stays_when_its_rule_was_withdrawn_or_keeps_it_longer_by_now(
+    build_house: Callable[..., House], rules: tuple[LossyRule, ...], is_asked_for: bool
+) -> None:
+    house = build_house(lossy=(CT_AT_ONCE,))
+    series = archived(house, ct_series(2))
+    apply(house)
+    if is_asked_for:
+        apply_lossy_rules(house.context)
+    changed = build_house(lossy=rules)
+    assert apply(changed) == (1 if is_asked_for else 0)
+    changed.assert_archived(series)
+    assert served(changed) == uids(series)
+    restored = build_house(lossy=(CT_AT_ONCE,))
+    apply(restored)
+    assert served(restored).isdisjoint(uids(series))
+
+
+def test_a_rule_that_keeps_originals_shorter_by_now_does_not_count_for_what_was_decided(
+    build_house: Callable[..., House],
+) -> None:
+    house = build_house(lossy=(CT_KEPT,))
+    series = archived(house, ct_series(1))
+    apply(house)
+    changed = build_house(lossy=(CT_AT_ONCE,))
+    assert apply(changed) == 0
+    assert served(changed) == uids(series)
+
+
 @pytest.mark.parametrize("declared", [False, True])
 @pytest.mark.parametrize("committed_first", [False, True])
 def test_a_committed_original_goes_only_by_declared_retention(

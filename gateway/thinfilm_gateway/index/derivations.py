@@ -172,12 +172,14 @@ def series_to_retire(session: Session, rules: Sequence[LossyRule], now: dt.datet
     """Return the series with originals that may go and that have no open or failed job of it."""
     statement = select(Derivation.series_pk).distinct().where(*_retirable(now), ~_has_job(RETIRE, Derivation.series_pk))
     found = session.scalars(statement).all()
-    return {pk for pk in found if originals_to_retire(session, pk, rule_of(session, rules, pk), now)}
+    rule_for = {pk: rule_of(session, rules, pk) for pk in found}
+    return {pk for pk, rule in rule_for.items() if rule and originals_to_retire(session, pk, rule, now)}
 
 
-def originals_to_retire(session: Session, series_pk: int, rule: LossyRule | None, now: dt.datetime) -> list[Retiring]:
+def originals_to_retire(session: Session, series_pk: int, rule: LossyRule, now: dt.datetime) -> list[Retiring]:
     """Return the originals of a series that may go by now.
 
+    rule: the present one for the series; it may keep them longer than that by which was decided, never shorter.
     One for which storage commitment was given may only where the rule declares for how long originals are kept.
     """
     original, derived = aliased(Instance), aliased(Instance)
@@ -212,10 +214,15 @@ def originals_to_retire(session: Session, series_pk: int, rule: LossyRule | None
             ),
         )
         .join(Container, Container.id == derived.container_pk)
-        .where(Derivation.series_pk == series_pk, *_retirable(now), ~_is_another_served(derived))
+        .where(
+            Derivation.series_pk == series_pk,
+            Derivation.decided_at <= now - dt.timedelta(days=rule.keep_original_days),
+            *_retirable(now),
+            ~_is_another_served(derived),
+        )
         .order_by(derived.container_pk, derived.container_entry)
     )
-    if rule is None or not rule.declared_retention:
+    if not rule.declared_retention:
         statement = statement.where(original.committed_at.is_(None))
     return [
         Retiring(pk, original_pk, uid, spool_name, Archived(*found))
