@@ -4,6 +4,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -13,6 +14,7 @@ from support.datasets import CT_IMAGE, EncodedDataSet, ct_series, mr_series, str
 from support.house import House, flip_byte, make_due
 from support.lossy_codec import Quantised
 from thinfilm_codecs import registry
+from thinfilm_gateway.archive.container.format import DerivationNote
 from thinfilm_gateway.archive.container.reader import open_container
 from thinfilm_gateway.config import Duplicates
 from thinfilm_gateway.index.database import Database
@@ -23,6 +25,7 @@ from thinfilm_gateway.index.levels import Level
 from thinfilm_gateway.index.locate import locate
 from thinfilm_gateway.index.models import Derivation, Instance, Study
 from thinfilm_gateway.index.status import problems, summary
+from thinfilm_gateway.policy.ceilings import Ceiling, profile
 from thinfilm_gateway.policy.rules import LossyRule, Serve
 from thinfilm_workers.jobs import recompress
 from thinfilm_workers.jobs.lossy_rules import apply_lossy_rules
@@ -60,6 +63,23 @@ def archived(house: House, series: list[EncodedDataSet]) -> list[EncodedDataSet]
     house.receive(series)
     house.work()
     return series
+
+
+def derived_note(house: House, instance: Instance) -> DerivationNote | None:
+    """Return what its container notes of an instance."""
+    keys = {container.id: container.key for container in house.containers()}
+    with house.context.store.open(keys[instance.container_pk]) as reader:
+        return open_container(reader).manifest.entries[instance.container_entry].derived
+
+
+def rebuild(build_house: Callable[..., House], url: str, **settings: Any) -> House:
+    """Rebuild the index into a database of its own."""
+    database = Database(url)
+    database.upgrade()
+    database.dispose()
+    rebuilt = build_house(database_url=url, **settings)
+    assert reindex(rebuilt.context).damages == ()
+    return rebuilt
 
 
 def read(house: House, instance: Instance) -> pydicom.Dataset:
@@ -123,6 +143,32 @@ def test_an_image_becomes_a_derived_object_and_the_original_stays_and_is_served(
         assert row.guarded is not None
     assert len(house.audits("kept_lossily")) == 3
     assert house.stray_files() == []
+
+
+@pytest.mark.parametrize("blur", [0, 3000])
+def test_a_decision_names_what_was_allowed(
+    build_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch, blur: int
+) -> None:
+    monkeypatch.setitem(registry._LOSSY, "near_lossless", Quantised(blur=blur))
+    house = build_house(lossy=(CT_KEPT.model_copy(update={"max_error": 12}),))
+    (original,) = archived(house, ct_series(1))
+    apply(house)
+    (row,) = derivations(house)
+    ceiling = profile("esr-strict").ceiling("CT", "")
+    assert isinstance(ceiling, Ceiling)
+    allowed = (row.profile, row.ceiling, row.citation, row.error_bound)
+    assert allowed == ("esr-strict", ceiling.ratio, ceiling.citation, 12)
+    (event,) = house.audits("kept_lossless" if blur else "kept_lossily")
+    assert event.detail.endswith(f" Profile esr-strict, ceiling 5 ({ceiling.citation}), no error above 12.")
+    with house.context.database.reading() as session:
+        (told,) = decisions(session)
+    assert (told.profile, told.ceiling, told.citation, told.error_bound) == allowed
+    if not blur:
+        sha256 = hashlib.sha256(original.dataset).hexdigest()
+        expected = DerivationNote(
+            original.sop_instance_uid, sha256, row.codec, row.setting, row.ratio_allocated, *allowed
+        )
+        assert [derived_note(house, one) for one in house.instances()] == [None, expected]
 
 
 def test_a_second_run_decides_nothing_anew(build_house: Callable[..., House]) -> None:
@@ -279,7 +325,7 @@ def test_an_image_stays_lossless_when_another_object_has_the_derived_uid(build_h
     (row,) = derivations(house)
     assert (row.derived_sop_instance_uid, row.retired_at) == (None, None)
     assert row.reason == f"Another object has the derived UID, {uid}."
-    assert house.audits("kept_lossless")[0].detail.endswith(row.reason)
+    assert row.reason in house.audits("kept_lossless")[0].detail
     house.assert_archived(series + others)
     assert served(house) == uids(series + others)
     assert len(house.containers()) == containers
@@ -501,20 +547,21 @@ def test_a_rebuilt_index_has_the_map_that_the_derived_objects_tell(
         apply(house)
         tidy(house.context, dt.timedelta(0))
     before = derivations(house)
-    url = f"sqlite:///{tmp_path / 'rebuilt.sqlite'}"
-    database = Database(url)
-    database.upgrade()
-    database.dispose()
-    rebuilt = build_house(database_url=url, lossy=(rule,))
-    assert reindex(rebuilt.context).damages == ()
+    rebuilt = rebuild(build_house, f"sqlite:///{tmp_path / 'rebuilt.sqlite'}", lossy=(rule,))
 
     def told(row: Derivation) -> tuple[object, ...]:
         return (
             row.original_sop_instance_uid,
+            row.original_sha256,
             row.derived_sop_instance_uid,
+            row.derived_sha256,
             row.codec,
             row.setting,
-            round(row.ratio_allocated or 0, 2),
+            row.ratio_allocated,
+            row.profile,
+            row.ceiling,
+            row.citation,
+            row.error_bound,
             row.retired_at is None,
         )
 
@@ -523,6 +570,49 @@ def test_a_rebuilt_index_has_the_map_that_the_derived_objects_tell(
     if not retired:
         rebuilt.assert_archived(series)
     assert apply(rebuilt) == 0  # nobody knows any more which originals were committed: they stay
+
+
+def test_a_received_object_is_not_taken_for_one_that_was_derived_here_however_it_looks(
+    build_house: Callable[..., House], tmp_path: Path
+) -> None:
+    house = build_house(lossy=(CT_KEPT,))
+    (original,) = archived(house, ct_series(1))
+    apply(house)
+    (instance,) = [row for row in house.instances() if not row.current]
+    keys = {container.id: container.key for container in house.containers()}
+    with house.context.store.open(keys[instance.container_pk]) as reader:
+        dataset = bytes(open_container(reader).read_dataset(instance.container_entry))
+    derived = EncodedDataSet(dataset, instance.transfer_syntax_uid, instance.sop_class_uid, instance.sop_instance_uid)
+    forget_derived(house)
+    with house.context.database.session() as session:
+        session.execute(delete(Derivation))
+    tidy(house.context, dt.timedelta(0))
+    archived(house, [derived])
+    rebuilt = rebuild(build_house, f"sqlite:///{tmp_path / 'rebuilt.sqlite'}", lossy=(CT_KEPT,))
+    assert served(rebuilt) == uids([original, derived])
+    assert derivations(rebuilt) == []
+
+
+@pytest.mark.parametrize("duplicates", ["keep-first", "version"])
+@pytest.mark.parametrize("comes_again", [False, True])
+def test_a_rebuilt_index_serves_the_same_of_what_came_under_the_uid_of_an_original_that_is_gone(
+    build_house: Callable[..., House], tmp_path: Path, duplicates: Duplicates, comes_again: bool
+) -> None:
+    house = build_house(lossy=(CT_AT_ONCE,), duplicates=duplicates)
+    (original,) = archived(house, ct_series(1))
+    apply(house)
+    apply(house)
+    tidy(house.context, dt.timedelta(0))
+    archived(house, [original._replace(dataset=original.dataset[:-2] + b"\1\2")])
+    if comes_again:
+        archived(house, [original])
+
+    def told(one: House) -> tuple[object, ...]:
+        (row,) = derivations(one)
+        return {row.sha256 for row in one.instances() if row.current}, row.retired_at is None
+
+    url = f"sqlite:///{tmp_path / 'rebuilt.sqlite'}"
+    assert told(rebuild(build_house, url, lossy=(CT_AT_ONCE,), duplicates=duplicates)) == told(house)
 
 
 def test_status_tells_how_many_images_are_lossy_and_no_conflict(build_house: Callable[..., House]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from thinfilm_codecs.blocks import PixelBlock, SampleArray
 from thinfilm_gateway.archive import part10
-from thinfilm_gateway.archive.container.format import DicomHeader
+from thinfilm_gateway.archive.container.format import DerivationNote, DicomHeader
 from thinfilm_gateway.archive.container.frames import ReadyStack
 from thinfilm_gateway.archive.container.order import SourceFrames, StackPlan, plan
 from thinfilm_gateway.archive.container.pack import CannotPack, ReadyFrames, Source, source_frames
@@ -32,12 +32,13 @@ class Decision:
 
     dicom: what it says of itself, None for what is no DICOM file. derived_uid: SOP Instance UID of the object that
     takes its place, empty where it stays as it is. reason: one sentence, of the guard or on why it is kept lossless.
-    outcome: of the stack that its frames are in, None where it is kept lossless.
+    ceiling: None where it has none. outcome: of the stack that its frames are in, None where it is kept lossless.
     """
 
     dicom: DicomHeader | None
     derived_uid: str
     reason: str
+    ceiling: Ceiling | None
     outcome: Outcome | None
 
 
@@ -104,8 +105,10 @@ class _Deriver:
             self._check()
             found = survey(source.path)
             kind = self._kind(found)
-            self._decisions.append(Decision(found.dicom, "", kind if isinstance(kind, str) else "", None))
-            if isinstance(kind, _Kind):
+            if isinstance(kind, str):
+                self._decisions.append(Decision(found.dicom, "", kind, None, None))
+            else:
+                self._decisions.append(Decision(found.dicom, "", "", kind.ceiling, None))
                 kinds[kind].append(source_frames(number, found))
         for kind, frames in kinds.items():
             for stack_plan in self._whole_plans(frames):
@@ -190,7 +193,25 @@ class _Deriver:
             target.write(part10.build(*meta))
             target.write(made.dataset)
         decided = replace(decision, derived_uid=made.sop_instance_uid, reason=outcome.verdict.reason, outcome=outcome)
-        return Source(path, source.name), decided
+        return Source(path, source.name, self._note(decided)), decided
+
+    def _note(self, decision: Decision) -> DerivationNote:
+        """Return what the container is to tell of a derived object."""
+        dicom, ceiling, outcome = decision.dicom, decision.ceiling, decision.outcome
+        assert dicom is not None
+        assert ceiling is not None
+        assert outcome is not None
+        return DerivationNote(
+            original_sop_instance_uid=dicom.sop_instance_uid,
+            original_sha256=dicom.dataset_sha256,
+            codec_id=outcome.codec_id,
+            setting=outcome.setting,
+            ratio=outcome.ratio_allocated,
+            profile=self._treatment.profile,
+            ceiling=float(ceiling.ratio),
+            citation=ceiling.citation,
+            error_bound=self._treatment.max_error,
+        )
 
     def _keep_lossless(self, numbers: Sequence[int], reason: str) -> None:
         for number in numbers:

@@ -11,12 +11,14 @@ from typing import Any
 from sqlalchemy import and_, delete, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
+from thinfilm_gateway.archive.container.format import DerivationNote
 from thinfilm_gateway.index import audit
 from thinfilm_gateway.index.ingest import Received, received_row
 from thinfilm_gateway.index.jobs import RECOMPRESS, RETIRE
 from thinfilm_gateway.index.models import Container, Derivation, Instance, Job, Series, tells_of
 from thinfilm_gateway.index.sql import insert_into, one_of
 from thinfilm_gateway.index.states import InstanceState, JobState
+from thinfilm_gateway.policy.ceilings import Ceiling
 from thinfilm_gateway.policy.rules import LossyRule, matching_rule
 
 _OPEN_OR_FAILED = (JobState.WAITING, JobState.RUNNING, JobState.FAILED)
@@ -69,10 +71,14 @@ class StoredContainer:
 
 @dataclass(frozen=True)
 class Decided:
-    """What is decided of an original: the object derived from it, or that it stays lossless, for this reason."""
+    """What is decided of an original: the object derived from it, or that it stays lossless, for this reason.
+
+    ceiling: that it was kept below, None where it has none.
+    """
 
     original: Archived
     derived: Derived | None
+    ceiling: Ceiling | None
     reason: str
 
 
@@ -262,35 +268,54 @@ def retire(
 
 
 def rebuild(
-    session: Session, derived: Received, original_uid: str, measured: Measured, rules: Sequence[LossyRule]
+    session: Session, derived: Received, note: DerivationNote, rules: Sequence[LossyRule], newest_counts: bool
 ) -> None:
-    """Enter a derived object, which is in the index already, into the map, by what it says of itself.
+    """Enter an object that was derived here, and is in the index already, into the map, by what its container notes.
 
     Where its original is kept too, that is served. What the guard said then is not known any more.
+    newest_counts: other content that came later under the UID of the original is served, not kept beside.
     """
-    found = select(Instance.series_pk).where(Instance.sop_instance_uid == derived.sop_instance_uid).limit(1)
-    series_pk = session.scalars(found).one()
-    original = select(Instance.sha256).where(Instance.sop_instance_uid == original_uid, Instance.current)
-    original_sha256 = session.scalar(original)
+    first = select(Instance.series_pk, Instance.sha256)
+    first = first.where(Instance.sop_instance_uid == derived.sop_instance_uid, Instance.revision == 1)
+    series_pk, sha256 = session.execute(first).one()
+    if sha256 != derived.sha256:  # as in `record`
+        return
+    is_kept = _serve_one(session, derived, note, newest_counts)
     rule = rule_of(session, rules, series_pk)
-    if original_sha256 is not None:
-        unserved = update(Instance).where(Instance.sop_instance_uid == derived.sop_instance_uid).values(current=False)
-        session.execute(_quietly(unserved))
     keep = dt.timedelta(days=rule.keep_original_days) if rule else None
     values = {
         "series_pk": series_pk,
-        "original_sop_instance_uid": original_uid,
-        "original_sha256": original_sha256 or "",
+        "original_sop_instance_uid": note.original_sop_instance_uid,
+        "original_sha256": note.original_sha256,
         "derived_sop_instance_uid": derived.sop_instance_uid,
         "derived_sha256": derived.sha256,
-        **vars(measured),
+        **vars(Measured(note.codec_id, note.setting, note.ratio)),
+        "profile": note.profile,
+        "ceiling": note.ceiling,
+        "citation": note.citation,
+        "error_bound": note.error_bound,
         "reason": "Entered anew from the derived object.",
         "serve": rule.serve if rule else "derived",
         "decided_at": derived.received_at,
         "retire_at": derived.received_at + keep if keep is not None else None,
-        "retired_at": derived.received_at if original_sha256 is None else None,
+        "retired_at": None if is_kept else derived.received_at,
     }
     session.execute(insert_into(session, Derivation).values(values).on_conflict_do_nothing())
+
+
+def _serve_one(session: Session, derived: Received, note: DerivationNote, newest_counts: bool) -> bool:
+    """Serve either a derived object or one under the UID of its original; tell whether that itself is kept."""
+    is_under_uid = Instance.sop_instance_uid == note.original_sop_instance_uid
+    is_original = Instance.sha256 == note.original_sha256
+    under_uid = session.execute(select(Instance.sha256, Instance.received_at).where(is_under_uid)).all()
+    is_kept = any(row.sha256 == note.original_sha256 for row in under_uid)
+    is_replaced = is_kept or (newest_counts and any(row.received_at > derived.received_at for row in under_uid))
+    if not (newest_counts and is_replaced):
+        session.execute(_quietly(update(Instance).where(is_under_uid).values(current=is_original)))
+    if is_replaced:
+        is_derived = Instance.sop_instance_uid == derived.sop_instance_uid, Instance.sha256 == derived.sha256
+        session.execute(_quietly(update(Instance).where(*is_derived).values(current=False)))
+    return is_kept
 
 
 def _kept(session: Session, uids: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -326,6 +351,10 @@ def _decide(session: Session, series_pk: int, rule: LossyRule, decided: Decided,
         "series_pk": series_pk,
         "original_sop_instance_uid": original.sop_instance_uid,
         "original_sha256": original.sha256,
+        "profile": rule.profile,
+        "ceiling": decided.ceiling and decided.ceiling.ratio,
+        "citation": decided.ceiling and decided.ceiling.citation,
+        "error_bound": rule.max_error,
         "reason": decided.reason,
         "serve": rule.serve,
         "decided_at": now,
@@ -343,7 +372,15 @@ def _decide(session: Session, series_pk: int, rule: LossyRule, decided: Decided,
         detail = f"Kept lossily by {derived.measured.codec}, {derived.measured.setting}, as {uid}: {decided.reason}"
     session.execute(insert(Derivation).values(values))
     kind = "kept_lossless" if derived is None else "kept_lossily"
+    detail = f"{detail} {_allowed(rule, decided.ceiling)}"
     audit.record(session, kind, original.sop_instance_uid, detail=detail, now=now)
+
+
+def _allowed(rule: LossyRule, ceiling: Ceiling | None) -> str:
+    """Return the sentence on what was allowed, and by whom."""
+    below = "no ceiling" if ceiling is None else f"ceiling {ceiling.ratio:g} ({ceiling.citation})"
+    bound = "no bound on errors" if rule.max_error is None else f"no error above {rule.max_error}"
+    return f"Profile {rule.profile}, {below}, {bound}."
 
 
 def _due(rule: LossyRule, now: dt.datetime) -> list[Any]:

@@ -255,7 +255,7 @@ def _register(
             outcomes.append(Outcome.STORED)
         else:
             if is_other:
-                series_keys = {one.series_key for one in (*revisions, *originals)}
+                series_keys = {one.series_key for one in revisions} | {one.series_key for one in originals}
                 _record_conflict(session, entry, series_keys, number, duplicates, now)
             if is_other and duplicates == "reject":
                 outcomes.append(Outcome.REJECTED)

@@ -71,8 +71,8 @@ def _keep_lossily(
     try:
         derived = _derived(files, lossy, stored) if stored else {}
         decisions = [
-            Decided(original, derived.get(number), files.decisions[number].reason)
-            for number, original in enumerate(originals)
+            Decided(original, derived.get(number), decision.ceiling, decision.reason)
+            for number, (original, decision) in enumerate(zip(originals, files.decisions, strict=True))
         ]
         if stored:
             prove(context, stored.key, [one.received.sha256 for one in derived.values()], lease)
@@ -113,7 +113,7 @@ def _store(context: Context, files: LossyFiles, lossy: Sequence[int], lease: Lea
     """Pack the derived objects and put them into the store."""
     key = new_key()
     packed = context.work_dir / key.rpartition("/")[2]
-    sources = [Source(files.sources[number].path, files.decisions[number].derived_uid) for number in lossy]
+    sources = [replace(files.sources[number], name=files.decisions[number].derived_uid) for number in lossy]
     ready = _renumbered(files.ready, lossy)
     try:
         report = pack(sources, packed, context.treatment, lambda count: lease.check(), usable_cores(), ready)
