@@ -1,26 +1,33 @@
 """Promise P4: nothing is kept lossily but by a rule, and the original goes only once its time is over."""
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
-from support.datasets import CT_IMAGE, EncodedDataSet, ct_series, mr_series
+from support.datasets import CT_IMAGE, EncodedDataSet, ct_series, mr_series, structured_report
 from support.house import House, flip_byte, make_due
 from support.lossy_codec import Quantised
 from thinfilm_codecs import registry
+from thinfilm_gateway.archive.container.format import DerivationNote
 from thinfilm_gateway.archive.container.reader import open_container
+from thinfilm_gateway.config import Duplicates
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.decisions import decisions
 from thinfilm_gateway.index.find import Match, Query, Root, find
+from thinfilm_gateway.index.ingest import Outcome
 from thinfilm_gateway.index.levels import Level
 from thinfilm_gateway.index.locate import locate
 from thinfilm_gateway.index.models import Derivation, Instance, Study
 from thinfilm_gateway.index.status import problems, summary
+from thinfilm_gateway.policy.ceilings import Ceiling, profile
 from thinfilm_gateway.policy.rules import LossyRule, Serve
+from thinfilm_workers.jobs import recompress
 from thinfilm_workers.jobs.lossy_rules import apply_lossy_rules
 from thinfilm_workers.jobs.reindex import reindex
 from thinfilm_workers.jobs.sweep import sweep, tidy
@@ -58,6 +65,23 @@ def archived(house: House, series: list[EncodedDataSet]) -> list[EncodedDataSet]
     return series
 
 
+def derived_note(house: House, instance: Instance) -> DerivationNote | None:
+    """Return what its container notes of an instance."""
+    keys = {container.id: container.key for container in house.containers()}
+    with house.context.store.open(keys[instance.container_pk]) as reader:
+        return open_container(reader).manifest.entries[instance.container_entry].derived
+
+
+def rebuild(build_house: Callable[..., House], url: str, **settings: Any) -> House:
+    """Rebuild the index into a database of its own."""
+    database = Database(url)
+    database.upgrade()
+    database.dispose()
+    rebuilt = build_house(database_url=url, **settings)
+    assert reindex(rebuilt.context).damages == ()
+    return rebuilt
+
+
 def read(house: House, instance: Instance) -> pydicom.Dataset:
     """Read an instance from its container alone."""
     keys = {container.id: container.key for container in house.containers()}
@@ -69,6 +93,23 @@ def read(house: House, instance: Instance) -> pydicom.Dataset:
     found.pixel_array  # noqa: B018 - reads all of it
     path.unlink()
     return found
+
+
+def let_time_pass(house: House, days: int) -> None:
+    """Let all decisions be older by so many days."""
+    passed = dt.timedelta(days=days)
+    with house.context.database.session() as session:
+        for row in session.query(Derivation):
+            row.decided_at -= passed
+            row.retire_at = row.retire_at and row.retire_at - passed
+
+
+def forget_derived(house: House) -> str:
+    """Remove the one derived object from the index, as if another gateway had made it; return its UID."""
+    uid = str(derivations(house)[0].derived_sop_instance_uid)
+    with house.context.database.session() as session:
+        session.execute(delete(Instance).where(Instance.sop_instance_uid == uid))
+    return uid
 
 
 def test_without_a_rule_nothing_is_ever_lossy(house: House) -> None:
@@ -102,6 +143,32 @@ def test_an_image_becomes_a_derived_object_and_the_original_stays_and_is_served(
         assert row.guarded is not None
     assert len(house.audits("kept_lossily")) == 3
     assert house.stray_files() == []
+
+
+@pytest.mark.parametrize("blur", [0, 3000])
+def test_a_decision_names_what_was_allowed(
+    build_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch, blur: int
+) -> None:
+    monkeypatch.setitem(registry._LOSSY, "near_lossless", Quantised(blur=blur))
+    house = build_house(lossy=(CT_KEPT.model_copy(update={"max_error": 12}),))
+    (original,) = archived(house, ct_series(1))
+    apply(house)
+    (row,) = derivations(house)
+    ceiling = profile("esr-strict").ceiling("CT", "")
+    assert isinstance(ceiling, Ceiling)
+    allowed = (row.profile, row.ceiling, row.citation, row.error_bound)
+    assert allowed == ("esr-strict", ceiling.ratio, ceiling.citation, 12)
+    (event,) = house.audits("kept_lossless" if blur else "kept_lossily")
+    assert event.detail.endswith(f" Profile esr-strict, ceiling 5 ({ceiling.citation}), no error above 12.")
+    with house.context.database.reading() as session:
+        (told,) = decisions(session)
+    assert (told.profile, told.ceiling, told.citation, told.error_bound) == allowed
+    if not blur:
+        sha256 = hashlib.sha256(original.dataset).hexdigest()
+        expected = DerivationNote(
+            original.sop_instance_uid, sha256, row.codec, row.setting, row.ratio_allocated, *allowed
+        )
+        assert [derived_note(house, one) for one in house.instances()] == [None, expected]
 
 
 def test_a_second_run_decides_nothing_anew(build_house: Callable[..., House]) -> None:
@@ -168,6 +235,43 @@ def test_an_original_stays_while_its_time_is_not_over(build_house: Callable[...,
     house.assert_archived(series)
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        (),
+        (LossyRule(modality="MR", delay_days=0, keep_original_days=0),),
+        (LossyRule(modality="CT", delay_days=0, keep_original_days=3650),),
+    ],
+)
+@pytest.mark.parametrize("is_asked_for", [False, True])
+def test_an_original_stays_when_its_rule_was_withdrawn_or_keeps_it_longer_by_now(
+    build_house: Callable[..., House], rules: tuple[LossyRule, ...], is_asked_for: bool
+) -> None:
+    house = build_house(lossy=(CT_AT_ONCE,))
+    series = archived(house, ct_series(2))
+    apply(house)
+    if is_asked_for:
+        apply_lossy_rules(house.context)
+    changed = build_house(lossy=rules)
+    assert apply(changed) == (1 if is_asked_for else 0)
+    changed.assert_archived(series)
+    assert served(changed) == uids(series)
+    restored = build_house(lossy=(CT_AT_ONCE,))
+    apply(restored)
+    assert served(restored).isdisjoint(uids(series))
+
+
+def test_a_rule_that_keeps_originals_shorter_by_now_does_not_count_for_what_was_decided(
+    build_house: Callable[..., House],
+) -> None:
+    house = build_house(lossy=(CT_KEPT,))
+    series = archived(house, ct_series(1))
+    apply(house)
+    changed = build_house(lossy=(CT_AT_ONCE,))
+    assert apply(changed) == 0
+    assert served(changed) == uids(series)
+
+
 @pytest.mark.parametrize("declared", [False, True])
 @pytest.mark.parametrize("committed_first", [False, True])
 def test_a_committed_original_goes_only_by_declared_retention(
@@ -207,6 +311,72 @@ def test_an_original_stays_when_its_derived_object_is_damaged(build_house: Calla
     assert house.audits("original_retired") == [] or len(house.audits("quarantined")) >= 1
 
 
+def test_an_image_stays_lossless_when_another_object_has_the_derived_uid(build_house: Callable[..., House]) -> None:
+    house = build_house(lossy=(CT_AT_ONCE,))
+    series = archived(house, ct_series(1))
+    apply(house)
+    uid = forget_derived(house)
+    with house.context.database.session() as session:
+        session.execute(delete(Derivation))
+    others = archived(house, [structured_report()._replace(sop_instance_uid=uid)])
+    containers = len(house.containers())
+    apply(house)
+    apply(house)
+    (row,) = derivations(house)
+    assert (row.derived_sop_instance_uid, row.retired_at) == (None, None)
+    assert row.reason == f"Another object has the derived UID, {uid}."
+    assert row.reason in house.audits("kept_lossless")[0].detail
+    house.assert_archived(series + others)
+    assert served(house) == uids(series + others)
+    assert len(house.containers()) == containers
+    assert house.stray_files() == []
+
+
+def test_an_original_stays_when_another_object_took_the_place_of_the_derived_one(
+    build_house: Callable[..., House],
+) -> None:
+    house = build_house(lossy=(CT_AT_ONCE,))
+    series = archived(house, ct_series(1))
+    apply(house)
+    others = archived(house, [structured_report()._replace(sop_instance_uid=forget_derived(house))])
+    assert apply(house) == 0
+    house.assert_archived(series + others)
+    assert house.audits("original_retired") == []
+
+
+def test_an_original_stays_while_another_revision_of_the_derived_object_is_served(
+    build_house: Callable[..., House],
+) -> None:
+    house = build_house(lossy=(CT_KEPT,), duplicates="version")
+    series = archived(house, ct_series(1))
+    apply(house)
+    uid = str(derivations(house)[0].derived_sop_instance_uid)
+    others = archived(house, [structured_report()._replace(sop_instance_uid=uid)])
+    let_time_pass(house, days=31)
+    assert apply(house) == 0
+    house.assert_archived(series + others)
+    assert served(house) == uids(series + others)
+
+
+def test_no_container_is_left_when_anything_goes_wrong_before_its_objects_are_recorded(
+    build_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("The disk is broken.")
+
+    house = build_house(lossy=(CT_KEPT,))
+    series = archived(house, ct_series(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(recompress, "prove", broken)
+        apply(house)
+    assert derivations(house) == []
+    assert house.stray_files() == []
+    make_due(house)
+    house.work()
+    assert len(derivations(house)) == 1
+    house.assert_archived(series)
+
+
 def test_an_archive_that_is_not_mounted_is_waited_for_and_nothing_is_called_damaged(
     build_house: Callable[..., House],
 ) -> None:
@@ -237,6 +407,33 @@ def test_an_original_that_comes_again_is_served_again(build_house: Callable[...,
     assert all(row.retired_at is None for row in derivations(house))
     apply(house)
     assert served(house) == {row.derived_sop_instance_uid for row in derivations(house)}
+
+
+@pytest.mark.parametrize("duplicates", ["keep-first", "version", "reject"])
+def test_other_content_under_the_uid_of_an_original_that_is_gone_is_a_duplicate(
+    build_house: Callable[..., House], duplicates: Duplicates
+) -> None:
+    house = build_house(lossy=(CT_AT_ONCE,), duplicates=duplicates)
+    (original,) = archived(house, ct_series(1))
+    apply(house)
+    apply(house)
+    (row,) = derivations(house)
+    derived, retired_at = str(row.derived_sop_instance_uid), row.retired_at
+    assert retired_at is not None
+    other = original._replace(dataset=original.dataset[:-2] + b"\1\2")
+    (outcome,) = house.receive([other])
+    house.work()
+    assert outcome is (Outcome.REJECTED if duplicates == "reject" else Outcome.CONFLICT)
+    assert len(house.audits("content_conflict")) == 1
+    assert derivations(house)[0].retired_at == retired_at
+    assert served(house) == ({original.sop_instance_uid} if duplicates == "version" else {derived})
+    assert len(house.instances()) == (1 if duplicates == "reject" else 2)
+    assert [row.revision for row in house.instances()] == ([1] if duplicates == "reject" else [1, 2])
+    assert house.receive([original]) == [Outcome.STORED]  # and the original itself is served again
+    house.work()
+    assert [row.sha256 for row in house.instances() if row.current] == [hashlib.sha256(original.dataset).hexdigest()]
+    assert derivations(house)[0].retired_at is None
+    assert len(house.audits("content_conflict")) == 1
 
 
 def test_an_original_that_comes_again_stays_for_as_long_as_the_first_time(build_house: Callable[..., House]) -> None:
@@ -350,20 +547,21 @@ def test_a_rebuilt_index_has_the_map_that_the_derived_objects_tell(
         apply(house)
         tidy(house.context, dt.timedelta(0))
     before = derivations(house)
-    url = f"sqlite:///{tmp_path / 'rebuilt.sqlite'}"
-    database = Database(url)
-    database.upgrade()
-    database.dispose()
-    rebuilt = build_house(database_url=url, lossy=(rule,))
-    assert reindex(rebuilt.context).damages == ()
+    rebuilt = rebuild(build_house, f"sqlite:///{tmp_path / 'rebuilt.sqlite'}", lossy=(rule,))
 
     def told(row: Derivation) -> tuple[object, ...]:
         return (
             row.original_sop_instance_uid,
+            row.original_sha256,
             row.derived_sop_instance_uid,
+            row.derived_sha256,
             row.codec,
             row.setting,
-            round(row.ratio_allocated or 0, 2),
+            row.ratio_allocated,
+            row.profile,
+            row.ceiling,
+            row.citation,
+            row.error_bound,
             row.retired_at is None,
         )
 
@@ -372,6 +570,49 @@ def test_a_rebuilt_index_has_the_map_that_the_derived_objects_tell(
     if not retired:
         rebuilt.assert_archived(series)
     assert apply(rebuilt) == 0  # nobody knows any more which originals were committed: they stay
+
+
+def test_a_received_object_is_not_taken_for_one_that_was_derived_here_however_it_looks(
+    build_house: Callable[..., House], tmp_path: Path
+) -> None:
+    house = build_house(lossy=(CT_KEPT,))
+    (original,) = archived(house, ct_series(1))
+    apply(house)
+    (instance,) = [row for row in house.instances() if not row.current]
+    keys = {container.id: container.key for container in house.containers()}
+    with house.context.store.open(keys[instance.container_pk]) as reader:
+        dataset = bytes(open_container(reader).read_dataset(instance.container_entry))
+    derived = EncodedDataSet(dataset, instance.transfer_syntax_uid, instance.sop_class_uid, instance.sop_instance_uid)
+    forget_derived(house)
+    with house.context.database.session() as session:
+        session.execute(delete(Derivation))
+    tidy(house.context, dt.timedelta(0))
+    archived(house, [derived])
+    rebuilt = rebuild(build_house, f"sqlite:///{tmp_path / 'rebuilt.sqlite'}", lossy=(CT_KEPT,))
+    assert served(rebuilt) == uids([original, derived])
+    assert derivations(rebuilt) == []
+
+
+@pytest.mark.parametrize("duplicates", ["keep-first", "version"])
+@pytest.mark.parametrize("comes_again", [False, True])
+def test_a_rebuilt_index_serves_the_same_of_what_came_under_the_uid_of_an_original_that_is_gone(
+    build_house: Callable[..., House], tmp_path: Path, duplicates: Duplicates, comes_again: bool
+) -> None:
+    house = build_house(lossy=(CT_AT_ONCE,), duplicates=duplicates)
+    (original,) = archived(house, ct_series(1))
+    apply(house)
+    apply(house)
+    tidy(house.context, dt.timedelta(0))
+    archived(house, [original._replace(dataset=original.dataset[:-2] + b"\1\2")])
+    if comes_again:
+        archived(house, [original])
+
+    def told(one: House) -> tuple[object, ...]:
+        (row,) = derivations(one)
+        return {row.sha256 for row in one.instances() if row.current}, row.retired_at is None
+
+    url = f"sqlite:///{tmp_path / 'rebuilt.sqlite'}"
+    assert told(rebuild(build_house, url, lossy=(CT_AT_ONCE,), duplicates=duplicates)) == told(house)
 
 
 def test_status_tells_how_many_images_are_lossy_and_no_conflict(build_house: Callable[..., House]) -> None:

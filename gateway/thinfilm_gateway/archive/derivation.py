@@ -4,7 +4,6 @@ The object is native, in Explicit VR Little Endian, and holds exactly the sample
 """
 
 import hashlib
-import re
 import uuid
 from dataclasses import dataclass
 
@@ -81,9 +80,6 @@ _NO_LONGER_TRUE = (
 )
 
 
-_DESCRIPTION = re.compile(r"Lossy compression by (\w+), (.+?), ratio ([0-9.e+]+):1, all frames\.")
-
-
 class CannotDerive(Exception):
     """No derived object can be made of the data set; the message is one sentence."""
 
@@ -108,14 +104,6 @@ class LossyStep:
     def description(self) -> str:
         """The sentence for Derivation Description (0008,2111)."""
         return f"Lossy compression by {self.codec_id}, {self.setting}, ratio {self.ratio:.4g}:1, all frames."
-
-
-@dataclass(frozen=True)
-class Predecessor:
-    """What a derived object says of itself: the SOP Instance UID of its original, and what was done to that."""
-
-    sop_instance_uid: str
-    step: LossyStep
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,28 +138,6 @@ def derive(dataset: Bytes, transfer_syntax_uid: str, samples: SampleArray, step:
     _describe_samples(elements, samples)
     elements.put(PIXEL_DATA, "OB" if samples.itemsize == 1 else "OW", pixels)
     return DerivedObject(original.sop_class_uid, uid, b"".join(encode(elements, EXPLICIT_LITTLE)))
-
-
-def predecessor(dataset: Bytes, transfer_syntax_uid: str) -> Predecessor | None:
-    """Return what an object says of its original; None if it is not one that `derive` has made."""
-    try:
-        elements = read_elements(dataset, transfer_syntax_uid)
-    except MalformedElements:
-        return None
-    told = _DESCRIPTION.findall(elements.text(_DERIVATION_DESCRIPTION))
-    method = elements.text(_LOSSY_IMAGE_COMPRESSION_METHOD).split("\\")[-1]
-    sources = [
-        item.text(_REFERENCED_SOP_INSTANCE_UID)
-        for item in elements.items(_SOURCE_IMAGE_SEQUENCE)
-        for purpose in item.items(_PURPOSE_OF_REFERENCE_CODE_SEQUENCE)
-        if purpose.text(_CODE_VALUE) == _UNCOMPRESSED_PREDECESSOR[0]
-    ]
-    if elements.text(_LOSSY_IMAGE_COMPRESSION) != "01" or not told or not sources:
-        return None
-    codec_id, setting, ratio = told[-1]
-    if METHODS.get(codec_id) != method:
-        return None
-    return Predecessor(sources[-1], LossyStep(codec_id, setting, float(ratio)))
 
 
 @dataclass(frozen=True)

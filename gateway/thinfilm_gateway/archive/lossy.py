@@ -12,7 +12,7 @@ import numpy as np
 
 from thinfilm_codecs.blocks import PixelBlock, SampleArray
 from thinfilm_gateway.archive import part10
-from thinfilm_gateway.archive.container.format import DicomHeader
+from thinfilm_gateway.archive.container.format import DerivationNote, DicomHeader
 from thinfilm_gateway.archive.container.frames import ReadyStack
 from thinfilm_gateway.archive.container.order import SourceFrames, StackPlan, plan
 from thinfilm_gateway.archive.container.pack import CannotPack, ReadyFrames, Source, source_frames
@@ -32,13 +32,14 @@ class Decision:
 
     dicom: what it says of itself, None for what is no DICOM file. derived_uid: SOP Instance UID of the object that
     takes its place, empty where it stays as it is. reason: one sentence, of the guard or on why it is kept lossless.
-    outcome: of the stack that its frames are in, None where it is kept lossless. stored_bits: what its samples take by
-    Bits Stored, as they came; 0 for what has no frames.
+    ceiling: None where it has none. outcome: of the stack that its frames are in, None where it is kept lossless.
+    stored_bits: what its samples take by Bits Stored, as they came; 0 for what has no frames.
     """
 
     dicom: DicomHeader | None
     derived_uid: str
     reason: str
+    ceiling: Ceiling | None
     outcome: Outcome | None
     stored_bits: int = 0
 
@@ -106,8 +107,8 @@ class _Deriver:
             self._check()
             found = survey(source.path)
             kind = self._kind(found)
-            reason = kind if isinstance(kind, str) else ""
-            self._decisions.append(Decision(found.dicom, "", reason, None, _stored_bits(found)))
+            reason, ceiling = (kind, None) if isinstance(kind, str) else ("", kind.ceiling)
+            self._decisions.append(Decision(found.dicom, "", reason, ceiling, None, _stored_bits(found)))
             if isinstance(kind, _Kind):
                 kinds[kind].append(source_frames(number, found))
         for kind, frames in kinds.items():
@@ -194,7 +195,25 @@ class _Deriver:
             target.write(made.dataset)
         reason = " ".join(filter(None, (outcome.verdict.reason, outcome.shortfall)))
         decided = replace(decision, derived_uid=made.sop_instance_uid, reason=reason, outcome=outcome)
-        return Source(path, source.name), decided
+        return Source(path, source.name, self._note(decided)), decided
+
+    def _note(self, decision: Decision) -> DerivationNote:
+        """Return what the container is to tell of a derived object."""
+        dicom, ceiling, outcome = decision.dicom, decision.ceiling, decision.outcome
+        assert dicom is not None
+        assert ceiling is not None
+        assert outcome is not None
+        return DerivationNote(
+            original_sop_instance_uid=dicom.sop_instance_uid,
+            original_sha256=dicom.dataset_sha256,
+            codec_id=outcome.codec_id,
+            setting=outcome.setting,
+            ratio=outcome.ratio_allocated,
+            profile=self._treatment.profile,
+            ceiling=float(ceiling.ratio),
+            citation=ceiling.citation,
+            error_bound=self._treatment.max_error,
+        )
 
     def _keep_lossless(self, numbers: Sequence[int], reason: str) -> None:
         for number in numbers:

@@ -22,6 +22,10 @@ class Decision:
     ratio_stored: float | None
     max_error: int | None
     rmse: float | None
+    profile: str
+    ceiling: float | None
+    citation: str | None
+    error_bound: int | None
     reason: str
     decided_at: dt.datetime
     retire_at: dt.datetime | None
@@ -39,6 +43,10 @@ def decisions(session: Session, limit: int = 100) -> list[Decision]:
         Derivation.ratio_stored,
         Derivation.max_error,
         Derivation.rmse,
+        Derivation.profile,
+        Derivation.ceiling,
+        Derivation.citation,
+        Derivation.error_bound,
         Derivation.reason,
         Derivation.decided_at,
         Derivation.retire_at,

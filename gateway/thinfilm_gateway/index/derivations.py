@@ -5,18 +5,20 @@ An original is served until it is retired; then the object derived from it is.
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy import and_, delete, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
+from thinfilm_gateway.archive.container.format import DerivationNote
 from thinfilm_gateway.index import audit
 from thinfilm_gateway.index.ingest import Received, received_row
 from thinfilm_gateway.index.jobs import RECOMPRESS, RETIRE
 from thinfilm_gateway.index.models import Container, Derivation, Instance, Job, Series, tells_of
 from thinfilm_gateway.index.sql import insert_into, one_of
 from thinfilm_gateway.index.states import InstanceState, JobState
+from thinfilm_gateway.policy.ceilings import Ceiling
 from thinfilm_gateway.policy.rules import LossyRule, matching_rule
 
 _OPEN_OR_FAILED = (JobState.WAITING, JobState.RUNNING, JobState.FAILED)
@@ -69,10 +71,14 @@ class StoredContainer:
 
 @dataclass(frozen=True)
 class Decided:
-    """What is decided of an original: the object derived from it, or that it stays lossless, for this reason."""
+    """What is decided of an original: the object derived from it, or that it stays lossless, for this reason.
+
+    ceiling: that it was kept below, None where it has none.
+    """
 
     original: Archived
     derived: Derived | None
+    ceiling: Ceiling | None
     reason: str
 
 
@@ -125,8 +131,9 @@ def record(
 ) -> bool:
     """Enter decisions, and the objects that were derived, in their proven container.
 
-    Tells whether the container is needed: an original that is gone, or of which something was decided meanwhile, is
-    passed over, and so is a derived object that is kept already.
+    An original stays lossless where another object has the derived UID already. Tells whether the container is needed:
+    an original that is gone, or of which something was decided meanwhile, is passed over, and a derived object that is
+    kept already needs no other home.
     """
     pks = [decided.original.instance_pk for decided in decisions]
     still = set(
@@ -137,10 +144,8 @@ def record(
         )
     )
     decisions = [decided for decided in decisions if decided.original.instance_pk in still]
-    uids = [decided.derived.received.sop_instance_uid for decided in decisions if decided.derived]
-    kept = set(
-        session.scalars(select(Instance.sop_instance_uid).where(one_of(session, Instance.sop_instance_uid, uids)))
-    )
+    kept = _kept(session, [decided.derived.received.sop_instance_uid for decided in decisions if decided.derived])
+    decisions = [_unless_another_has_its_uid(decided, kept) for decided in decisions]
     rows = [
         received_row(decided.derived.received, 1, series_pk)
         | {
@@ -173,12 +178,14 @@ def series_to_retire(session: Session, rules: Sequence[LossyRule], now: dt.datet
     """Return the series with originals that may go and that have no open or failed job of it."""
     statement = select(Derivation.series_pk).distinct().where(*_retirable(now), ~_has_job(RETIRE, Derivation.series_pk))
     found = session.scalars(statement).all()
-    return {pk for pk in found if originals_to_retire(session, pk, rule_of(session, rules, pk), now)}
+    rule_for = {pk: rule_of(session, rules, pk) for pk in found}
+    return {pk for pk, rule in rule_for.items() if rule and originals_to_retire(session, pk, rule, now)}
 
 
-def originals_to_retire(session: Session, series_pk: int, rule: LossyRule | None, now: dt.datetime) -> list[Retiring]:
+def originals_to_retire(session: Session, series_pk: int, rule: LossyRule, now: dt.datetime) -> list[Retiring]:
     """Return the originals of a series that may go by now.
 
+    rule: the present one for the series; it may keep them longer than that by which was decided, never shorter.
     One for which storage commitment was given may only where the rule declares for how long originals are kept.
     """
     original, derived = aliased(Instance), aliased(Instance)
@@ -207,15 +214,21 @@ def originals_to_retire(session: Session, series_pk: int, rule: LossyRule | None
             derived,
             and_(
                 derived.sop_instance_uid == Derivation.derived_sop_instance_uid,
+                derived.sha256 == Derivation.derived_sha256,
                 derived.state == InstanceState.ARCHIVED,
                 derived.revision == 1,
             ),
         )
         .join(Container, Container.id == derived.container_pk)
-        .where(Derivation.series_pk == series_pk, *_retirable(now))
+        .where(
+            Derivation.series_pk == series_pk,
+            Derivation.decided_at <= now - dt.timedelta(days=rule.keep_original_days),
+            *_retirable(now),
+            ~_is_another_served(derived),
+        )
         .order_by(derived.container_pk, derived.container_entry)
     )
-    if rule is None or not rule.declared_retention:
+    if not rule.declared_retention:
         statement = statement.where(original.committed_at.is_(None))
     return [
         Retiring(pk, original_pk, uid, spool_name, Archived(*found))
@@ -228,13 +241,18 @@ def retire(
 ) -> list[Retiring]:
     """Serve the derived objects, which were proven, in the place of the originals, whose rows go; return which.
 
-    An original that was committed, and a derived object that was lost, meanwhile is passed over.
+    An original that was committed meanwhile is passed over, and so is a derived object that was lost or is not the one
+    that would be served, because another has its UID.
     """
     gone = []
     for one in retiring:
-        locked = select(Instance.id, Instance.state, Instance.committed_at).where(
-            Instance.id.in_((one.original_pk, one.derived.instance_pk))
+        is_derived = and_(
+            Instance.id == one.derived.instance_pk,
+            Instance.sha256 == one.derived.sha256,
+            ~_is_another_served(Instance),
         )
+        locked = select(Instance.id, Instance.state, Instance.committed_at)
+        locked = locked.where(or_(Instance.id == one.original_pk, is_derived))
         rows = {row.id: row for row in session.execute(locked.order_by(Instance.id).with_for_update())}
         if len(rows) < 2 or any(row.state is not InstanceState.ARCHIVED for row in rows.values()):
             continue
@@ -250,34 +268,81 @@ def retire(
 
 
 def rebuild(
-    session: Session, derived: Received, original_uid: str, measured: Measured, rules: Sequence[LossyRule]
+    session: Session, derived: Received, note: DerivationNote, rules: Sequence[LossyRule], newest_counts: bool
 ) -> None:
-    """Enter a derived object, which is in the index already, into the map, by what it says of itself.
+    """Enter an object that was derived here, and is in the index already, into the map, by what its container notes.
 
     Where its original is kept too, that is served. What the guard said then is not known any more.
+    newest_counts: other content that came later under the UID of the original is served, not kept beside.
     """
-    found = select(Instance.series_pk).where(Instance.sop_instance_uid == derived.sop_instance_uid).limit(1)
-    series_pk = session.scalars(found).one()
-    original = select(Instance.sha256).where(Instance.sop_instance_uid == original_uid, Instance.current)
-    original_sha256 = session.scalar(original)
+    first = select(Instance.series_pk, Instance.sha256)
+    first = first.where(Instance.sop_instance_uid == derived.sop_instance_uid, Instance.revision == 1)
+    series_pk, sha256 = session.execute(first).one()
+    if sha256 != derived.sha256:  # as in `record`
+        return
+    is_kept = _serve_one(session, derived, note, newest_counts)
     rule = rule_of(session, rules, series_pk)
-    if original_sha256 is not None:
-        unserved = update(Instance).where(Instance.sop_instance_uid == derived.sop_instance_uid).values(current=False)
-        session.execute(_quietly(unserved))
     keep = dt.timedelta(days=rule.keep_original_days) if rule else None
     values = {
         "series_pk": series_pk,
-        "original_sop_instance_uid": original_uid,
-        "original_sha256": original_sha256 or "",
+        "original_sop_instance_uid": note.original_sop_instance_uid,
+        "original_sha256": note.original_sha256,
         "derived_sop_instance_uid": derived.sop_instance_uid,
-        **vars(measured),
+        "derived_sha256": derived.sha256,
+        **vars(Measured(note.codec_id, note.setting, note.ratio)),
+        "profile": note.profile,
+        "ceiling": note.ceiling,
+        "citation": note.citation,
+        "error_bound": note.error_bound,
         "reason": "Entered anew from the derived object.",
         "serve": rule.serve if rule else "derived",
         "decided_at": derived.received_at,
         "retire_at": derived.received_at + keep if keep is not None else None,
-        "retired_at": derived.received_at if original_sha256 is None else None,
+        "retired_at": None if is_kept else derived.received_at,
     }
     session.execute(insert_into(session, Derivation).values(values).on_conflict_do_nothing())
+
+
+def _serve_one(session: Session, derived: Received, note: DerivationNote, newest_counts: bool) -> bool:
+    """Serve either a derived object or one under the UID of its original; tell whether that itself is kept."""
+    is_under_uid = Instance.sop_instance_uid == note.original_sop_instance_uid
+    is_original = Instance.sha256 == note.original_sha256
+    under_uid = session.execute(select(Instance.sha256, Instance.received_at).where(is_under_uid)).all()
+    is_kept = any(row.sha256 == note.original_sha256 for row in under_uid)
+    is_replaced = is_kept or (newest_counts and any(row.received_at > derived.received_at for row in under_uid))
+    if not (newest_counts and is_replaced):
+        session.execute(_quietly(update(Instance).where(is_under_uid).values(current=is_original)))
+    if is_replaced:
+        is_derived = Instance.sop_instance_uid == derived.sop_instance_uid, Instance.sha256 == derived.sha256
+        session.execute(_quietly(update(Instance).where(*is_derived).values(current=False)))
+    return is_kept
+
+
+def _kept(session: Session, uids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return SHA-256 and transfer syntax of what is kept first under each of these UIDs."""
+    statement: Any = select(Instance.sop_instance_uid, Instance.sha256, Instance.transfer_syntax_uid)
+    statement = statement.where(one_of(session, Instance.sop_instance_uid, uids), Instance.revision == 1)
+    return {uid: (sha256, syntax) for uid, sha256, syntax in session.execute(statement)}
+
+
+def _unless_another_has_its_uid(decided: Decided, kept: dict[str, tuple[str, str]]) -> Decided:
+    """Return the decision to stay lossless where the derived UID is that of other content: anybody may send such."""
+    if decided.derived is None:
+        return decided
+    received = decided.derived.received
+    content = received.sha256, received.transfer_syntax_uid
+    if kept.get(received.sop_instance_uid, content) == content:
+        return decided
+    return replace(decided, derived=None, reason=f"Another object has the derived UID, {received.sop_instance_uid}.")
+
+
+def _is_another_served(derived: type[Instance]) -> Any:
+    """Return the condition that a request for the UID of a derived object gets another revision."""
+    other = aliased(Instance)
+    found = select(other.id).where(
+        other.sop_instance_uid == derived.sop_instance_uid, other.current, other.id != derived.id
+    )
+    return found.exists()
 
 
 def _decide(session: Session, series_pk: int, rule: LossyRule, decided: Decided, now: dt.datetime) -> None:
@@ -286,6 +351,10 @@ def _decide(session: Session, series_pk: int, rule: LossyRule, decided: Decided,
         "series_pk": series_pk,
         "original_sop_instance_uid": original.sop_instance_uid,
         "original_sha256": original.sha256,
+        "profile": rule.profile,
+        "ceiling": decided.ceiling and decided.ceiling.ratio,
+        "citation": decided.ceiling and decided.ceiling.citation,
+        "error_bound": rule.max_error,
         "reason": decided.reason,
         "serve": rule.serve,
         "decided_at": now,
@@ -294,11 +363,24 @@ def _decide(session: Session, series_pk: int, rule: LossyRule, decided: Decided,
     if derived is not None:
         uid = derived.received.sop_instance_uid
         retire_at = now + dt.timedelta(days=rule.keep_original_days)
-        values |= {"derived_sop_instance_uid": uid, "retire_at": retire_at, **vars(derived.measured)}
+        values |= {
+            "derived_sop_instance_uid": uid,
+            "derived_sha256": derived.received.sha256,
+            "retire_at": retire_at,
+            **vars(derived.measured),
+        }
         detail = f"Kept lossily by {derived.measured.codec}, {derived.measured.setting}, as {uid}: {decided.reason}"
     session.execute(insert(Derivation).values(values))
     kind = "kept_lossless" if derived is None else "kept_lossily"
+    detail = f"{detail} {_allowed(rule, decided.ceiling)}"
     audit.record(session, kind, original.sop_instance_uid, detail=detail, now=now)
+
+
+def _allowed(rule: LossyRule, ceiling: Ceiling | None) -> str:
+    """Return the sentence on what was allowed, and by whom."""
+    below = "no ceiling" if ceiling is None else f"ceiling {ceiling.ratio:g} ({ceiling.citation})"
+    bound = "no bound on errors" if rule.max_error is None else f"no error above {rule.max_error}"
+    return f"Profile {rule.profile}, {below}, {bound}."
 
 
 def _due(rule: LossyRule, now: dt.datetime) -> list[Any]:

@@ -19,6 +19,7 @@ from thinfilm_gateway.index import audit, jobs, returned
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.duplicates import CONTENT_CONFLICT, RELATIONAL_MISMATCH
 from thinfilm_gateway.index.models import Container, Instance, Patient, Series, Study
+from thinfilm_gateway.index.returned import Retired
 from thinfilm_gateway.index.rows import Row, instance_row, patient_identity, patient_row, series_row, study_row
 from thinfilm_gateway.index.sql import insert_into, insert_missing_into
 from thinfilm_gateway.index.states import InstanceState
@@ -185,15 +186,6 @@ class _Entry:
         return self.uids.study_instance_uid, self.uids.series_instance_uid
 
 
-@dataclass(frozen=True, eq=False)
-class _New:
-    """An object to be inserted: the revision that it becomes under its UID, and whether it shall be served."""
-
-    entry: _Entry
-    revision: int
-    is_served: bool
-
-
 @dataclass(frozen=True)
 class _Revision:
     """What is kept already under a SOP Instance UID; instance_pk is None for one of the same batch."""
@@ -225,6 +217,20 @@ class _Revision:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _New:
+    """An object to be entered. again: the original that was retired, where it is that one that has come again."""
+
+    entry: _Entry
+    revision: int
+    is_served: bool
+    again: Retired | None
+
+    @property
+    def sop_instance_uid(self) -> str:
+        return self.entry.received.sop_instance_uid
+
+
 def _register(
     session: Session,
     entries: Sequence[_Entry],
@@ -234,13 +240,18 @@ def _register(
     duplicates: Duplicates,
 ) -> list[Outcome]:
     known = _known_revisions(session, [entry.received.sop_instance_uid for entry in entries])
+    gone = returned.retired_originals(session, _uids_of_new(entries, known))
     outcomes: list[Outcome] = []
     new: list[_New] = []
     healing: list[tuple[_Entry, _Revision]] = []
     for entry in entries:
         received = entry.received
         revisions = known.setdefault(received.sop_instance_uid, [])
+        originals = gone.get(received.sop_instance_uid, [])
         same = next((revision for revision in revisions if revision.holds(received)), None)
+        again = next((original for original in originals if original.sha256 == received.sha256), None)
+        is_other = again is None and bool(revisions or originals)
+        number = max((revision.revision for revision in revisions), default=int(is_other)) + 1
         if same is not None and same.is_row_of(received):
             outcomes.append(Outcome.STORED)
         elif same is not None and same.is_sound(presence):
@@ -249,50 +260,68 @@ def _register(
             healing.append((entry, same))
             revisions[revisions.index(same)] = _kept(entry, same.revision)
             outcomes.append(Outcome.STORED)
-        elif revisions and duplicates == "reject":
-            _record_conflict(session, entry, revisions, duplicates, now)
-            outcomes.append(Outcome.REJECTED)
         else:
-            committed = any(each.is_committed for each in revisions)
-            policy: Duplicates = "keep-first" if committed else duplicates
-            if revisions:
-                _record_conflict(session, entry, revisions, policy, now)
-            revision = _kept(entry, max((each.revision for each in revisions), default=0) + 1)
-            new.append(_New(entry, revision.revision, is_served=not revisions or policy == "version"))
-            revisions.append(revision)
-            outcomes.append(Outcome.CONFLICT if revision.revision > 1 else Outcome.STORED)
+            committed = any(revision.is_committed for revision in revisions)
+            policy: Duplicates = "keep-first" if committed and duplicates == "version" else duplicates
+            if is_other:
+                series_keys = {one.series_key for one in revisions} | {one.series_key for one in originals}
+                _record_conflict(session, entry, series_keys, number, policy, now)
+            if is_other and policy == "reject":
+                outcomes.append(Outcome.REJECTED)
+                continue
+            revisions.append(_kept(entry, number))
+            is_served = not committed and (not is_other or policy == "version")
+            new.append(_New(entry, number, is_served, again))
+            outcomes.append(Outcome.CONFLICT if is_other else Outcome.STORED)
     series_pks = _series_pks(session, [*(one.entry for one in new), *(entry for entry, _ in healing)])
     for entry, damaged in healing:
         if damaged.may_be_away(presence):
             _keep_beside(session, damaged, entry.received)
         else:
             _heal(session, damaged, entry.received, series_pks[entry.series_key])
-    _insert(session, new, series_pks, now)
+    _insert(session, new, series_pks)
+    _let_derived_give_way(session, new, gone, now)
     # Last, because the rows of the jobs stay locked until the commit.
     jobs.request_compression(session, set(series_pks.values()), now + quiet, now)
     return outcomes
 
 
-def _insert(
-    session: Session,
-    new: Sequence[_New],
-    series_pks: dict[tuple[str, str], int],
-    now: dt.datetime,
-) -> None:
-    """Insert the rows of new objects; of those of one UID that shall be served, the last is."""
-    served = {one.entry.received.sop_instance_uid: one.revision for one in new if one.is_served}
+def _insert(session: Session, new: Sequence[_New], series_pks: dict[tuple[str, str], int]) -> None:
+    """Insert the rows of new objects: each the first under its UID, or a further revision."""
+    served = {one.sop_instance_uid: one.revision for one in new if one.is_served}
     superseded = [uid for uid, revision in served.items() if revision > 1]
     if superseded:
         statement = update(Instance).where(Instance.sop_instance_uid.in_(superseded), Instance.current.is_(True))
         session.execute(statement.values(current=False).execution_options(synchronize_session=False))
     rows = [
         received_row(one.entry.received, one.revision, series_pks[one.entry.series_key])
-        | {"current": served.get(one.entry.received.sop_instance_uid) == one.revision}
+        | {"current": served.get(one.sop_instance_uid) == one.revision}
         for one in new
     ]
     if rows:
         session.connection().execute(insert_into(session, Instance), rows)
-        returned.serve_again(session, served, now)
+
+
+def _let_derived_give_way(
+    session: Session, new: Sequence[_New], gone: dict[str, list[Retired]], now: dt.datetime
+) -> None:
+    """Serve objects that came under the UIDs of originals that are gone in the place of what was derived from these."""
+    served = {one.sop_instance_uid for one in new if one.is_served}
+    if replaced := [original for uid in served for original in gone.get(uid, ())]:
+        returned.serve_no_longer(session, replaced)
+    for one in new:
+        if one.again is not None:
+            returned.note_return(session, one.again, now)
+
+
+def _uids_of_new(entries: Sequence[_Entry], known: dict[str, list[_Revision]]) -> set[str]:
+    """Return the UIDs of objects that are not kept yet with just that content."""
+    received = [entry.received for entry in entries]
+    return {
+        one.sop_instance_uid
+        for one in received
+        if not any(revision.holds(one) for revision in known.get(one.sop_instance_uid, ()))
+    }
 
 
 def _kept(entry: _Entry, revision: int) -> _Revision:
@@ -364,14 +393,20 @@ def _heal(session: Session, damaged: _Revision, received: Received, series_pk: i
 
 
 def _record_conflict(
-    session: Session, entry: _Entry, revisions: Sequence[_Revision], duplicates: Duplicates, now: dt.datetime
+    session: Session,
+    entry: _Entry,
+    series_keys: Collection[tuple[str, str]],
+    revision: int,
+    duplicates: Duplicates,
+    now: dt.datetime,
 ) -> None:
+    """Note that other content came. series_keys: of what came under its UID before. revision: that it becomes."""
     received = entry.received
-    if any(revision.series_key == entry.series_key for revision in revisions):
+    if entry.series_key in series_keys:
         kind, difference = CONTENT_CONFLICT, "other content"
     else:
         kind, difference = RELATIONAL_MISMATCH, "another study or series"
-    kept_as = f"Kept as revision {len(revisions) + 1}"
+    kept_as = f"Kept as revision {revision}"
     fate = {
         "keep-first": f"{kept_as}, not served",
         "version": f"{kept_as}, which is served from now on",

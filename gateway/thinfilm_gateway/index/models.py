@@ -329,8 +329,9 @@ class Derivation(Base):
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     series_pk: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
     original_sop_instance_uid: Mapped[str]
-    original_sha256: Mapped[str]  # of the encoded data set; empty where only the derived object tells of the original
+    original_sha256: Mapped[str]  # of the encoded data set
     derived_sop_instance_uid: Mapped[str | None] = mapped_column(index=True)  # None: it stays lossless
+    derived_sha256: Mapped[str | None]  # of its encoded data set: what is served in the original's place, nothing else
     codec: Mapped[str | None]
     setting: Mapped[str | None]  # "step 7, no error above 3"
     ratio_allocated: Mapped[float | None]  # bits of the samples, as allocated and as stored, to coded bits
@@ -338,6 +339,10 @@ class Derivation(Base):
     max_error: Mapped[int | None]  # of all samples of its stack, in stored values
     rmse: Mapped[float | None]
     guarded: Mapped[str | None]  # JSON: the guard's errors of a frame, ours and the reference's
+    profile: Mapped[str]  # whose ceilings held
+    ceiling: Mapped[float | None]  # the ratio that it allowed, and where that comes from; None where it allows nothing
+    citation: Mapped[str | None]
+    error_bound: Mapped[int | None]  # the largest error that the rule allowed; None: no bound
     reason: Mapped[str]  # one sentence, of the guard or on why it stays lossless
     serve: Mapped[str]  # "derived" or "failure": what a request for the original's UID gets once that is gone
     decided_at: Mapped[dt.datetime]

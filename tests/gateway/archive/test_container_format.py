@@ -13,6 +13,7 @@ from thinfilm_codecs.jpeg_lossless import HuffmanTable, ScanCoding
 from thinfilm_gateway.archive.container import format as tfa
 from thinfilm_gateway.archive.container.format import (
     DamagedContainer,
+    DerivationNote,
     DicomHeader,
     Entry,
     Footer,
@@ -34,6 +35,7 @@ LAYOUT = BlockLayout(3, 4, 5, 1, "int16")
 PACKING = Packing(16, big_endian=False, planar=False)
 SCAN = ScanCoding(16, 1, 1, (HuffmanTable(bytes([0, 2, *[0] * 14]), b"\x00\x05"),))
 DICOM = DicomHeader(150, 64 * "a", "1.2.840.10008.1.2.1", "1.2", "1.3", "1.4", "1.5", "CT")
+NOTE = DerivationNote("1.2", 64 * "c", "vae", "quality 3", 4.5, "esr-strict", 5.0, "somebody 5:1", None)
 DICOM_OF_SCAN = DicomHeader(0, 64 * "b", "1.2.840.10008.1.2.4.70", "1.2", "1.3", "1.4", "1.5", "CT")
 MANIFEST = Manifest(
     literals=(LiteralGroup(Section(8, 100), 300),),
@@ -54,7 +56,7 @@ MANIFEST = Manifest(
         ),
         Entry("notes.txt", 50, 64 * "1", None, (LiteralRun(0, 250, 50),)),
         Entry("empty", 0, 64 * "2", None, ()),
-        Entry("CT/2.dcm", 90, 64 * "3", DICOM_OF_SCAN, (LiteralRun(0, 0, 60), scan_run(0, LAYOUT, 2, SCAN, 30))),
+        Entry("CT/2.dcm", 90, 64 * "3", DICOM_OF_SCAN, (LiteralRun(0, 0, 60), scan_run(0, LAYOUT, 2, SCAN, 30)), NOTE),
     ),
 )
 
@@ -99,6 +101,12 @@ def spoilt() -> Iterator[tuple[str, Any]]:
 
     yield "a manifest that is no object", []
     yield "a list that is none", change("entries", to={})
+    for name in ("original_sop_instance_uid", "original_sha256", "codec_id", "setting", "profile", "citation"):
+        yield f"a derived object whose {name} is no text", change("entries", 3, "derived", name, to=1)
+    for ratio in (None, "5", True, 0, -1, float("inf"), float("nan"), 2.0**49):
+        yield f"a derived object of ratio {ratio}", change("entries", 3, "derived", "ratio", to=ratio)
+        yield f"a derived object below a ceiling of {ratio}", change("entries", 3, "derived", "ceiling", to=ratio)
+    yield "a bound on errors that is none", change("entries", 3, "derived", "error_bound", to=0)
     yield "a section before the magic ends", change("literals", 0, 0, to=7)
     yield "a section that reaches into the footer", change("literals", 0, 1, to=SIZE - 8 - 16 - tfa.FOOTER_BYTES + 1)
     yield "an empty section", change("literals", 0, 1, to=0)

@@ -462,6 +462,7 @@ def test_for_an_original_that_is_gone_the_derived_object_goes_or_a_failure_comes
             original_sop_instance_uid="2.25.99",
             original_sha256="",
             derived_sop_instance_uid=derived.sop_instance_uid,
+            profile="",
             reason="",
             serve=serve,
             decided_at=derived.received_at,

@@ -26,7 +26,7 @@ from thinfilm_gateway.policy.lossy import LossyTreatment
 from thinfilm_gateway.policy.rules import LossyRule
 from thinfilm_workers.context import Context
 from thinfilm_workers.jobs.compress import check_archive, portions
-from thinfilm_workers.lease import Lease, LeaseLost
+from thinfilm_workers.lease import Lease
 from thinfilm_workers.proof import NotProven, prove
 from thinfilm_workers.receipt import read_file
 
@@ -67,19 +67,23 @@ def _keep_lossily(
     files = derive_files(sources, folder, treatment, usable_cores(), lease.check, now)
     lossy = [number for number, decision in enumerate(files.decisions) if decision.derived_uid]
     stored = _store(context, files, lossy, lease) if lossy else None
-    derived = _derived(files, lossy, stored) if stored else {}
-    decisions = [
-        Decided(original, derived.get(number), files.decisions[number].reason)
-        for number, original in enumerate(originals)
-    ]
+    was_recorded = False
     try:
+        derived = _derived(files, lossy, stored) if stored else {}
+        decisions = [
+            Decided(original, derived.get(number), decision.ceiling, decision.reason)
+            for number, (original, decision) in enumerate(zip(originals, files.decisions, strict=True))
+        ]
         if stored:
             prove(context, stored.key, [one.received.sha256 for one in derived.values()], lease)
         with context.database.session() as session:
             lease.confirm(session)
             needed = derivations.record(session, series_pk, rule, decisions, stored, now)
-    except (NotProven, LeaseLost) as error:  # as in compress: nothing refers to it
-        if stored:
+            was_recorded = True
+    except BaseException as error:
+        # The sweep would keep it, as it has objects that the index does not know. Where the commit itself failed, that
+        # may have gone through unseen.
+        if stored and not was_recorded:
             context.store.delete(stored.key)
         if isinstance(error, NotProven):
             with context.database.session() as session:
@@ -109,7 +113,7 @@ def _store(context: Context, files: LossyFiles, lossy: Sequence[int], lease: Lea
     """Pack the derived objects and put them into the store."""
     key = new_key()
     packed = context.work_dir / key.rpartition("/")[2]
-    sources = [Source(files.sources[number].path, files.decisions[number].derived_uid) for number in lossy]
+    sources = [replace(files.sources[number], name=files.decisions[number].derived_uid) for number in lossy]
     ready = _renumbered(files.ready, lossy)
     try:
         report = pack(sources, packed, context.treatment, lambda count: lease.check(), usable_cores(), ready)

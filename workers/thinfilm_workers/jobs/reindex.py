@@ -19,16 +19,12 @@ import structlog
 from pydicom import Dataset
 from sqlalchemy.orm import Session
 
-from thinfilm_gateway.archive.container.format import DamagedContainer
+from thinfilm_gateway.archive.container.format import DamagedContainer, DerivationNote
 from thinfilm_gateway.archive.container.reader import Container, open_container
 from thinfilm_gateway.archive.container.report import frame_codecs, stored_shares
-from thinfilm_gateway.archive.container.survey import map_file
-from thinfilm_gateway.archive.derivation import Predecessor, predecessor
-from thinfilm_gateway.archive.values import text
 from thinfilm_gateway.config import Duplicates
 from thinfilm_gateway.index import archiving, commitments, derivations, holdings
 from thinfilm_gateway.index.archiving import Placement
-from thinfilm_gateway.index.derivations import Measured
 from thinfilm_gateway.index.ingest import Received, register
 from thinfilm_workers.context import Context
 from thinfilm_workers.receipt import DAMAGED, NotReceived, read_file, read_spooled
@@ -63,7 +59,7 @@ class _ContainerFacts:
 class _Copy:
     """A copy of an object, in the spool or in a container.
 
-    is_damaged: a spool file that is not what was received. predecessor: of an object that was derived here.
+    is_damaged: a spool file that is not what was received. derived: None unless it was derived here.
     """
 
     received: Received
@@ -71,7 +67,7 @@ class _Copy:
     container_key: str | None = None
     entry: int = 0
     stored_bytes: int = 0
-    predecessor: Predecessor | None = None
+    derived: DerivationNote | None = None
 
 
 def reindex(context: Context, progress: Callable[[], None] = lambda: None) -> ReindexReport:
@@ -141,8 +137,8 @@ class _Survey:
                     shares = stored_shares(container.manifest, container.size)
                     for entry in container.reading_order():
                         if received := self._read_entry(container, key, entry, created_at):
-                            derived_from = self._predecessor(received)
-                            notes.add(_Copy(_slim(received), False, key, entry, shares[entry], derived_from))
+                            derived = container.manifest.entries[entry].derived
+                            notes.add(_Copy(_slim(received), False, key, entry, shares[entry], derived))
                         self._progress()
             except DamagedContainer as error:
                 self.damages.append(f"Container {key}: {error}")
@@ -189,12 +185,6 @@ class _Survey:
             self.damages.append(f"Container {key}, entry {entry}: {error}")
             return None
 
-    def _predecessor(self, received: Received) -> Predecessor | None:
-        """Return the original of the object that was read last, if it is a derived one."""
-        if text(received.attributes, "LossyImageCompression") != "01":
-            return None
-        return predecessor(map_file(self._file)[received.dataset_offset :], received.transfer_syntax_uid)
-
 
 def _facts(container: Container, created_at: dt.datetime) -> _ContainerFacts:
     return _ContainerFacts(container.size, frame_codecs(container.manifest.stacks), created_at)
@@ -221,7 +211,7 @@ def _enter(session: Session, context: Context, notes: Iterable[_Copy], survey: _
     homes: dict[str, list[Placement]] = defaultdict(list)
     housed: set[int] = set()
     damaged: set[int] = set()
-    derived: list[tuple[Received, Predecessor]] = []
+    derived: list[tuple[Received, DerivationNote]] = []
     for _, copies in groupby(notes, key=_identity):
         copy = survey.merged(copies)
         received = copy.received
@@ -237,14 +227,13 @@ def _enter(session: Session, context: Context, notes: Iterable[_Copy], survey: _
         if copy.container_key and pk not in housed:
             homes[copy.container_key].append(Placement(pk, copy.entry, copy.stored_bytes))
             housed.add(pk)
-        if copy.predecessor is not None:
-            derived.append((received, copy.predecessor))
+        if copy.derived is not None:
+            derived.append((received, copy.derived))
     for key, placements in homes.items():
         facts = survey.facts[key]
         archiving.record_container(session, key, facts.size_bytes, facts.codecs, placements, facts.created_at)
-    for received, original in derived:
-        measured = Measured(original.step.codec_id, original.step.setting, original.step.ratio)
-        derivations.rebuild(session, received, original.sop_instance_uid, measured, context.settings.lossy)
+    for received, note in derived:
+        derivations.rebuild(session, received, note, context.settings.lossy, duplicates == "version")
     holdings.drop_needless_jobs(session)
     commitments.presume_all(session)
     instances, spool_copies = holdings.count_instances(session)

@@ -29,11 +29,13 @@ def retire_series(context: Context, job: ClaimedJob, lease: Lease) -> None:
     now = dt.datetime.now(dt.UTC)
     with context.database.reading() as session:
         rule = derivations.rule_of(session, context.settings.lossy, job.series_pk)
+        if rule is None:  # it was withdrawn since the job was asked for
+            return
         retiring = derivations.originals_to_retire(session, job.series_pk, rule, now)
     sound = _proven(context, retiring, lease)
     with context.database.session() as session:
         lease.confirm(session)
-        gone = derivations.retire(session, sound, rule is not None and rule.declared_retention, now)
+        gone = derivations.retire(session, sound, rule.declared_retention, now)
     for one in gone:
         if one.original_spool_name:
             context.spool.remove(one.original_spool_name)

@@ -172,14 +172,34 @@ class DicomHeader:
 
 
 @dataclass(frozen=True)
+class DerivationNote:
+    """What whoever made a container notes of an object that it derived itself: of what, how, and what was allowed.
+
+    original_sha256: of the encoded data set. ratio: native bits, as allocated, to coded bits. ceiling, citation: of the
+    profile. error_bound: the largest error that was allowed besides; None: no bound.
+    """
+
+    original_sop_instance_uid: str
+    original_sha256: str
+    codec_id: str
+    setting: str
+    ratio: float
+    profile: str
+    ceiling: float
+    citation: str
+    error_bound: int | None
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One file: its pieces, joined in order, are its bytes."""
+    """One file: its pieces, joined in order, are its bytes. derived: None for what came as it is."""
 
     name: str
     file_bytes: int
     sha256: str
     dicom: DicomHeader | None
     pieces: tuple[Piece, ...]
+    derived: DerivationNote | None = None
 
     @property
     def frame_runs(self) -> tuple[FrameRun | ScanRun, ...]:

@@ -18,6 +18,7 @@ from thinfilm_gateway.archive.container.format import (
     TEXT_LIMIT,
     VERSION,
     DamagedContainer,
+    DerivationNote,
     DicomHeader,
     Entry,
     FrameGroup,
@@ -96,7 +97,8 @@ def _stack_json(stack: Stack) -> dict[str, Any]:
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:
-    return {
+    noted = {} if entry.derived is None else {"derived": dict(vars(entry.derived))}
+    return noted | {
         "name": entry.name,
         "bytes": entry.file_bytes,
         "sha256": entry.sha256,
@@ -173,7 +175,7 @@ class _ManifestReader:
     def _entry(self, value: object) -> Entry:
         members = _object(value)
         file_bytes = _integer(members.get("bytes"))
-        dicom = members.get("dicom")
+        dicom, derived = members.get("dicom"), members.get("derived")
         pieces = _each(members.get("pieces"), self._piece)
         if sum(piece.length for piece in pieces) != file_bytes:
             raise DamagedContainer("The pieces of an entry in the manifest do not add up to its size.")
@@ -183,6 +185,7 @@ class _ManifestReader:
             sha256=_sha256(members.get("sha256")),
             dicom=None if dicom is None else self._dicom(_object(dicom), file_bytes),
             pieces=pieces,
+            derived=None if derived is None else _derivation_note(_object(derived)),
         )
 
     def _dicom(self, members: dict[str, Any], file_bytes: int) -> DicomHeader:
@@ -237,6 +240,21 @@ def _scan_coding(value: object) -> ScanCoding:
         raise DamagedContainer("The manifest holds an impossible coding of a scan.") from None
 
 
+def _derivation_note(members: dict[str, Any]) -> DerivationNote:
+    bound = members.get("error_bound")
+    return DerivationNote(
+        original_sop_instance_uid=_text(members.get("original_sop_instance_uid")),
+        original_sha256=_sha256(members.get("original_sha256")),
+        codec_id=_text(members.get("codec_id")),
+        setting=_text(members.get("setting")),
+        ratio=_ratio(members.get("ratio")),
+        profile=_text(members.get("profile")),
+        ceiling=_ratio(members.get("ceiling")),
+        citation=_text(members.get("citation")),
+        error_bound=None if bound is None else _integer(bound, 1),
+    )
+
+
 def _object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DamagedContainer("The manifest holds another value where an object belongs.")
@@ -259,6 +277,12 @@ def _integer(value: object, low: int = 0, high: int = COUNT_LIMIT) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise DamagedContainer("The manifest holds a number that is out of range.")
     return value
+
+
+def _ratio(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= COUNT_LIMIT:
+        raise DamagedContainer("The manifest holds a ratio that is out of range.")
+    return float(value)
 
 
 def _text(value: object) -> str:

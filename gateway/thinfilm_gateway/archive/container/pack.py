@@ -17,6 +17,7 @@ from thinfilm_gateway.archive import values
 from thinfilm_gateway.archive.ahead import in_order
 from thinfilm_gateway.archive.container.format import (
     STACK_LIMIT,
+    DerivationNote,
     DicomHeader,
     Entry,
     FrameRun,
@@ -49,10 +50,11 @@ class CannotPack(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """A file to pack, and its name in the container: a relative path with slashes."""
+    """A file to pack, and its name in the container: a relative path with slashes. derived: how it was made here."""
 
     path: Path
     name: str
+    derived: DerivationNote | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ class _Draft:
         pieces: list[Piece] = []
         for literals, runs in zip(self.before, self.runs, strict=True):
             pieces += [*literals, *runs]
-        return Entry(self.source.name, self.file_bytes, self.sha256, self.dicom, (*pieces, *self.after))
+        pieces += self.after
+        return Entry(self.source.name, self.file_bytes, self.sha256, self.dicom, tuple(pieces), self.source.derived)
 
     def add_frames(self, stack: int, layout: BlockLayout, first_in_stack: int, piece: FrameSlice) -> int:
         """Note that the frames of a slice lie in a stack, from `first_in_stack` on; return their bytes in the file."""
