@@ -14,7 +14,7 @@ from thinfilm_gateway.bench.figures import Figures, Row, row
 from thinfilm_gateway.client.archived import await_archived
 from thinfilm_gateway.client.files import DicomFile, read
 from thinfilm_gateway.client.gateway import running_gateway
-from thinfilm_gateway.client.network import Node, PeerRefused, Sink, destination, get, get_one, move, store
+from thinfilm_gateway.client.network import AE_TITLE, Node, PeerRefused, Sink, destination, get, get_one, move, store
 from thinfilm_gateway.client.phantom import write_ct
 from thinfilm_gateway.config import Peer
 from thinfilm_gateway.progress import step
@@ -109,7 +109,8 @@ def _first(ask: Callable[[_Arrivals], None], arrivals: _Arrivals) -> float:
 def _measure_archived(console: Console, folder: Path, codec: str, long: list[DicomFile]) -> list[Row]:
     """Measure a series of a gateway that keeps it by a codec alone, first with no cache, then with all of it in one."""
     folder.mkdir()
-    kept: dict[str, Any] = {"lossless_codecs": (codec,), "lossless_preset": "fast", "cache_bytes": 0}
+    # One receiver, since each has a cache of its own, and which one answers is the system's choice.
+    kept: dict[str, Any] = {"lossless_codecs": (codec,), "lossless_preset": "fast", "cache_bytes": 0, "receivers": 1}
     with _destination() as moved:
         kept["peers"] = (Peer.model_validate({"ae_title": DESTINATION, "host": "127.0.0.1", "port": moved.port}),)
         with running_gateway(folder, series_quiet_seconds=1, decoded_cache_bytes=0, **kept) as gateway:
@@ -134,7 +135,8 @@ class _Moved:
         try:
             return _first(lambda _: move(node, files, DESTINATION), self.arrivals)
         except PeerRefused as error:
-            raise PeerRefused(f"{error} Does it know {DESTINATION} at 127.0.0.1:{self.port}?") from error
+            known = f"{DESTINATION} at 127.0.0.1:{self.port}"
+            raise PeerRefused(f"{error} Does it know {known}, and let {AE_TITLE} ask for a C-MOVE?") from error
 
 
 @contextlib.contextmanager
