@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,9 @@ def test_a_fit_ends_when_its_target_is_met_or_its_time_is_over() -> None:
     effort = Effort(epochs=2000, target_rmse=60.0, progress=lambda share, _: shares.append(share))
     Siren(3.0, effort).encode(block, b"")
     assert len(shares) < 2000 // 25
+    shares.clear()
+    Siren(3.0, replace(effort, target_rmse=0.0)).aiming_at(300).encode(block, b"")
+    assert 0 < len(shares) < 2000 // 25
     Siren(3.0, Effort(epochs=10**9, seconds=0.3)).encode(block, b"")
 
 
@@ -315,6 +319,7 @@ def test_golden_volumes_decode_for_ever_in_a_process_without_torch() -> None:
     assert names == sorted(golden_blocks())
     script = f"""
 import sys
+from dataclasses import replace
 sys.modules["torch"] = None
 from pathlib import Path
 import numpy as np

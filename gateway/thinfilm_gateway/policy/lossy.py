@@ -26,11 +26,14 @@ class LossyTreatment:
 
     def codec(self) -> LossyCodec:
         """Return the codec, at its gentlest setting."""
-        return _tuned(self.codec_id, self.preset, self.device)
+        return self._aimed(_tuned(self.codec_id, self.preset, self.device))
 
     def fastest(self) -> LossyCodec:
         """Return the codec as it tries least, whose streams tell nearly what the others will be."""
-        return _tuned(self.codec_id, registry.PRESETS[0], DEVICES[0])
+        return self._aimed(_tuned(self.codec_id, registry.PRESETS[0], DEVICES[0]))
+
+    def _aimed(self, codec: LossyCodec) -> LossyCodec:
+        return codec if self.max_error is None else codec.aiming_at(self.max_error)
 
 
 def _tuned(codec_id: str, preset: str, device: str) -> LossyCodec:

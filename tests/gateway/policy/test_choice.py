@@ -184,3 +184,13 @@ def test_where_a_sample_tells_near_which_setting_to_look_the_same_one_is_found(
     expected = accepted(stack, 5.0, treatment).outcome
     monkeypatch.setattr(choice, "_SAMPLE_BUDGET", 2 * 48 * 40)
     assert accepted(stack, 5.0, treatment).outcome == expected
+
+
+def test_a_codec_is_told_the_bound_that_it_may_stop_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Aiming(Quantised):
+        def aiming_at(self, max_error: int) -> "Aiming":
+            return Aiming(2 * max_error)
+
+    monkeypatch.setitem(registry._LOSSY, "near_lossless", Aiming())
+    assert LossyTreatment("near_lossless", max_error=6).codec().setting == 12
+    assert LossyTreatment("near_lossless").codec().setting == 4

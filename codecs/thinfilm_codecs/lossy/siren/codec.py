@@ -5,6 +5,7 @@ using sinusoidal activation networks, 2022; figures: docs/decisions/0016-siren.m
 """
 
 from bisect import bisect_left
+from dataclasses import replace
 from types import ModuleType
 from typing import ClassVar
 
@@ -27,6 +28,8 @@ WEIGHT_BITS = 7.0
 """What a weight takes: fewer, and its error shows; more, and a wider network would have made a smaller one."""
 
 _OUTPUT_BIAS_BITS = 20
+
+_DEVIATIONS = 5.0  # one of millions of normally distributed errors is further off
 
 
 class Siren(LossyCodec):
@@ -66,6 +69,11 @@ class Siren(LossyCodec):
     def tuned(self, preset: str, device: str) -> "Siren":
         """Return the codec that fits as long as the preset says, on this device."""
         return Siren(self._setting, EFFORTS[preset], device, volumetric=self._volumetric)
+
+    def aiming_at(self, max_error: int) -> "Siren":
+        """Return the codec whose fit ends once its errors, taken for normally distributed, are within max_error."""
+        effort = replace(self._effort, target_rmse=max_error / _DEVIATIONS)
+        return Siren(self._setting, effort, self._device, volumetric=self._volumetric)
 
     def supports(self, layout: BlockLayout) -> bool:
         """Tell whether the layout is of one component of at most 16 bits."""
