@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
@@ -24,31 +25,36 @@ _VERSION_OF_ODD_STEPS = 1
 
 @dataclass(frozen=True)
 class _Grid:
-    """What samples are held to: minimum, minimum + step and so on, the last no more than minimum + span."""
+    """What samples are held to: first the minimum, then from minimum + first on each step, none above minimum + span.
+
+    first: 1, so that only the minimum becomes the minimum, which padding often is; in version 1 a whole step.
+    """
 
     step: int
+    first: int
     minimum: int
     span: int
 
     @property
     def last(self) -> int:
         """The largest index."""
-        return (self.span + self._below) // self.step
-
-    @property
-    def _below(self) -> int:
-        """How far below its place on the grid a sample can be."""
-        return (self.step - 1) // 2
+        return int(self._of_offsets()[-1])
 
     def indices(self, block: PixelBlock) -> PixelBlock:
         """Return the indices of the samples. Raises UnsupportedPixels if one is not of minimum to minimum + span."""
-        offsets = ValueMap(self.minimum, self.span).values(block.samples).astype(np.uint32)
-        indices = ((offsets + np.uint32(self._below)) // np.uint32(self.step)).astype(np.uint16)
-        return PixelBlock(indices, max(1, self.last.bit_length()), block.frame_axis, block.spacing)
+        offsets = ValueMap(self.minimum, self.span).values(block.samples)
+        return PixelBlock(self._of_offsets()[offsets], max(1, self.last.bit_length()), block.frame_axis, block.spacing)
+
+    def _of_offsets(self) -> npt.NDArray[np.uint16]:
+        """Return the index of each sample from minimum to minimum + span."""
+        indices = 1 + (np.arange(self.span + 1) - self.first + (self.step - 1) // 2) // self.step
+        indices[0] = 0
+        return indices.astype(np.uint16)
 
     def samples(self) -> ValueMap:
         """Return the map from indices to samples."""
-        offsets = np.minimum(np.arange(self.last + 1) * self.step, self.span)
+        offsets = np.minimum(np.arange(-1, self.last) * self.step + self.first, self.span)
+        offsets[0] = 0
         return ValueMap(self.minimum, self.last, offsets.astype(np.uint16))
 
 
@@ -112,7 +118,7 @@ class NearLossless(LossyCodec):
             raise UnsupportedPixels(
                 f"The near_lossless codec keeps ranges of 16 bits; these samples span {span + 1} values."
             )
-        grid = _Grid(self._step, minimum, span)
+        grid = _Grid(self._step, 1, minimum, span)
         return _packed(grid) + self._engine.prepare(grid.indices(stack))
 
     def model_hashes(self, parameters: bytes) -> tuple[str, ...]:
@@ -149,10 +155,11 @@ def _unpacked(parameters: bytes) -> tuple[_Grid, bytes]:
     if len(parameters) < _HEADER.size:
         raise CorruptStream("The near_lossless parameters end within their header.")
     version, step, minimum, span = _HEADER.unpack_from(parameters)
+    first = 1
     if version == _VERSION_OF_ODD_STEPS:
-        step = 2 * step + 1
+        first = step = 2 * step + 1
     elif version != VERSION:
         raise CorruptStream(f"The near_lossless parameters are of version {version}: unknown.")
     if not 2 <= step <= _WIDEST:
         raise CorruptStream(f"The near_lossless parameters have a step of {step}: no encoder writes it.")
-    return _Grid(step, minimum, span), bytes(parameters[_HEADER.size :])
+    return _Grid(step, first, minimum, span), bytes(parameters[_HEADER.size :])
