@@ -59,8 +59,10 @@ def streams_of(codec_id: str) -> list[Kept]:
 @contextmanager
 def traced(codec: Codec, kept: Sequence[Kept]) -> Iterator[None]:
     """Count allocations, but not of the models, which are loaded once."""
-    least = min(kept, key=lambda one: one.layout.samples)
-    codec.decode(least.stream, least.layout, least.parameters)
+    by_size = sorted(kept, key=lambda one: one.layout.samples, reverse=True)
+    least_of_each_model = {codec.model_hashes(one.parameters): one for one in by_size}
+    for one in least_of_each_model.values():
+        codec.decode(one.stream, one.layout, one.parameters)
     tracemalloc.start()
     try:
         yield

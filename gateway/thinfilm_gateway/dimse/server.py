@@ -5,6 +5,7 @@ import datetime as dt
 import signal
 import socket
 import socketserver
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -141,9 +142,16 @@ class AssociationServer(transport.AssociationServer):
         socketserver.BaseServer.shutdown(self)  # pynetdicom's wants to be known to the application entity
         self.server_close()
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begin an association, which takes descriptors besides that of its connection."""
+        super().process_request(request, client_address)
+        self._patience.served()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what went wrong with a connection; the server goes on."""
+        """Log what went wrong with a connection; the server goes on, after a pause where no descriptor is left."""
         del request
+        if self._patience.pause_over(sys.exception()):
+            return
         log.exception("connection_failed", address=client_address[0])
 
     def _bind_defaults(self) -> None:

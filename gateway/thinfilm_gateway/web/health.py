@@ -109,7 +109,9 @@ class _Server(ThreadingHTTPServer):
 
     def get_request(self) -> Any:
         """Accept a connection."""
-        return self._patience.accept(super().get_request)
+        request = self._patience.accept(super().get_request)
+        self._patience.served()
+        return request
 
 
 class _Handler(BaseHTTPRequestHandler):

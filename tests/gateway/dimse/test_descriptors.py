@@ -21,7 +21,7 @@ from thinfilm_gateway.dimse import status
 from thinfilm_gateway.dimse.server import serve_receiver
 from thinfilm_gateway.index.database import Database
 
-DESCRIPTORS = 96
+DESCRIPTORS = 97  # so many that in the end none at all is left; of two left, an object could still be stored
 OBJECTS = ct_series(3)
 STORED = Answer(status.SUCCESS, "")
 LOOK_SECONDS = 2.0
