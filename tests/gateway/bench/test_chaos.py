@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from support.datasets import ct_series, structured_report
 from support.objects import write_files
@@ -84,3 +85,16 @@ def test_the_command_writes_table_and_json_and_fails_if_anything_is_wrong(
         assert ("2 receiver, 1 worker" in printed.out) == (right in outcomes)
         assert ("1.2.3 is missing" in printed.err) == (wrong in outcomes)
         assert json.loads((tmp_path / "out.json").read_text())["right"] == (not expected)
+
+
+def test_a_scenario_that_breaks_off_is_wrong_and_the_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_off(*_: object) -> Outcome:
+        raise OSError("No room is left.")
+
+    right = Outcome("told", acknowledged=2, returned=2)
+    monkeypatch.setattr(chaos, "kill_under_load", break_off)
+    for name in ("wipe_broker", "fill_disks", "flip_bytes"):
+        monkeypatch.setattr(chaos, name, lambda *_: right)
+    report = chaos.run(Console(quiet=True), 1, 0)
+    assert [outcome.verdict for outcome in report.outcomes] == ["WRONG", "right", "right", "right"]
+    assert report.outcomes[0].wrong == ("The scenario 'kill' broke off: No room is left.",)
