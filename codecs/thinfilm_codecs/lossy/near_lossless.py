@@ -53,9 +53,10 @@ class _Grid:
 
     def samples(self) -> ValueMap:
         """Return the map from indices to samples."""
-        offsets = np.minimum(np.arange(-1, self.last) * self.step + self.first, self.span)
+        last = self.last
+        offsets = np.minimum(np.arange(-1, last) * self.step + self.first, self.span)
         offsets[0] = 0
-        return ValueMap(self.minimum, self.last, offsets.astype(np.uint16))
+        return ValueMap(self.minimum, last, offsets.astype(np.uint16))
 
 
 class NearLossless(LossyCodec):
@@ -137,8 +138,8 @@ class NearLossless(LossyCodec):
         if not samples.fits(layout.dtype):
             raise CorruptStream(f"The grid of the near_lossless parameters does not fit {layout.dtype}.")
         indices = self._engine.decode(stream, _of_indices(layout), engine_parameters)
-        if indices.max() > grid.last:
-            raise CorruptStream(f"The near_lossless stream has indices beyond {grid.last}, the last of its grid.")
+        if indices.max() > samples.maximum:
+            raise CorruptStream(f"The near_lossless stream has indices beyond {samples.maximum}, the last of its grid.")
         return samples.samples(indices, layout.dtype)
 
 

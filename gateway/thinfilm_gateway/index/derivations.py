@@ -16,7 +16,7 @@ from thinfilm_gateway.index import audit
 from thinfilm_gateway.index.ingest import Received, received_row
 from thinfilm_gateway.index.jobs import RECOMPRESS, RETIRE
 from thinfilm_gateway.index.models import Container, Derivation, Instance, Job, Series, tells_of
-from thinfilm_gateway.index.sql import insert_into, one_of
+from thinfilm_gateway.index.sql import insert_into, insert_missing_into, one_of
 from thinfilm_gateway.index.states import InstanceState, JobState
 from thinfilm_gateway.policy.ceilings import Ceiling
 from thinfilm_gateway.policy.rules import LossyRule, matching_rule
@@ -300,7 +300,7 @@ def rebuild(
         "retire_at": derived.received_at + keep if keep is not None else None,
         "retired_at": None if is_kept else derived.received_at,
     }
-    session.execute(insert_into(session, Derivation).values(values).on_conflict_do_nothing())
+    session.execute(insert_missing_into(session, Derivation).values(values))
 
 
 def _serve_one(session: Session, derived: Received, note: DerivationNote, newest_counts: bool) -> bool:

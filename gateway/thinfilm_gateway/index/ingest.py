@@ -247,11 +247,7 @@ def _register(
     for entry in entries:
         received = entry.received
         revisions = known.setdefault(received.sop_instance_uid, [])
-        originals = gone.get(received.sop_instance_uid, [])
         same = next((revision for revision in revisions if revision.holds(received)), None)
-        again = next((original for original in originals if original.sha256 == received.sha256), None)
-        is_other = again is None and bool(revisions or originals)
-        number = max((revision.revision for revision in revisions), default=int(is_other)) + 1
         if same is not None and same.is_row_of(received):
             outcomes.append(Outcome.STORED)
         elif same is not None and same.is_sound(presence):
@@ -261,6 +257,10 @@ def _register(
             revisions[revisions.index(same)] = _kept(entry, same.revision)
             outcomes.append(Outcome.STORED)
         else:
+            originals = gone.get(received.sop_instance_uid, [])
+            again = next((original for original in originals if original.sha256 == received.sha256), None)
+            is_other = again is None and bool(revisions or originals)
+            number = max((revision.revision for revision in revisions), default=int(is_other)) + 1
             committed = any(revision.is_committed for revision in revisions)
             policy: Duplicates = "keep-first" if committed and duplicates == "version" else duplicates
             if is_other:
