@@ -14,13 +14,11 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from thinfilm_gateway.archive.store import StorageAway, check_mounted
 
 _BUFFER_BYTES = 1024 * 1024
-_PARALLEL_SYNCS = 8  # the file system merges the journal commits of syncs that run at the same time
 _RANDOM_DIGITS = 30
 _SHA256_DIGITS = 64
 _NAME = re.compile(rf"[0-9a-f]{{{2 + _RANDOM_DIGITS + _SHA256_DIGITS}}}")
@@ -40,6 +38,7 @@ class SpoolWriter:
         self._buffer = bytearray()
         self._not_hashed = 0  # leading bytes of the buffer that come before the data set
         self._in_dataset = False
+        self._is_synced = False
         self._size = 0
         self._hash = hashlib.sha256()
 
@@ -61,6 +60,7 @@ class SpoolWriter:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append bytes. Raises OSError if the disk refuses them."""
+        self._is_synced = False
         self._buffer += data
         self._size += len(data)
         if len(self._buffer) >= _BUFFER_BYTES:
@@ -83,6 +83,13 @@ class SpoolWriter:
         ):
             yield dataset
 
+    def sync(self) -> None:
+        """Make the bytes durable; done already, it costs nothing. Raises OSError if the disk refuses them."""
+        if not self._is_synced:
+            self._write_out()
+            os.fsync(self._file)
+            self._is_synced = True
+
     def discard(self) -> None:
         """Give the object up: nothing of it stays on the disk. Can be called at any time, more than once."""
         self._close()
@@ -98,10 +105,6 @@ class SpoolWriter:
             while written < len(held):
                 written += os.write(self._file, held[written:])
         self._buffer.clear()
-
-    def _sync(self) -> None:
-        self._write_out()
-        os.fsync(self._file)
 
     def _move(self, name: str, path: Path) -> None:
         self._path.rename(path)
@@ -125,7 +128,6 @@ class Spool:
         self._is_made = False
         with contextlib.suppress(StorageAway):
             self._make()
-        self._syncs = ThreadPoolExecutor(_PARALLEL_SYNCS, thread_name_prefix="spool-sync")
 
     def create(self) -> SpoolWriter:
         """Begin an object under a temporary name. Raises StorageAway, OSError."""
@@ -135,16 +137,11 @@ class Spool:
     def commit(self, writers: Sequence[SpoolWriter]) -> None:
         """Make the objects durable, all in one go, and give each its name.
 
-        Every file is synced, then renamed, then their one folder is synced. Raises OSError when the disk refuses; the
-        caller discards the writers then.
+        Every file that is not yet is synced, then all are renamed, then their one folder is synced. Raises OSError when
+        the disk refuses; the caller discards the writers then.
         """
-        if len(writers) == 1:
-            writers[0]._sync()
-        else:
-            syncs = [self._syncs.submit(SpoolWriter._sync, writer) for writer in writers]
-            wait(syncs)  # all of them, before the caller may discard any
-            for sync in syncs:
-                sync.result()
+        for writer in writers:
+            writer.sync()
         shard = secrets.choice(_SHARDS)  # one for the whole group: one folder to sync
         folder = self._root / shard
         for writer in writers:

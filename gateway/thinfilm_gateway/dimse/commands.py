@@ -13,6 +13,7 @@ from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.transport import fragments_to_send
 
 C_STORE_RQ = 0x0001
+C_STORE_RSP = 0x8001
 C_GET_RSP = 0x8010
 C_FIND_RSP = 0x8020
 C_MOVE_RSP = 0x8021

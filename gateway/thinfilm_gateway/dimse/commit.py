@@ -1,7 +1,8 @@
 """The group commit: makes received objects durable, in the spool and in the index, before they are acknowledged.
 
-One thread a process takes whatever its associations have finished, syncs it in one go and registers it in one
-transaction. It never waits for more: groups come about by themselves while the group before them is being committed.
+Every association syncs its own object, so that syncs of several run at the same time and the file system merges their
+journal commits. One thread a process takes whatever is synced, names it in one go and registers it in one transaction.
+It never waits for more: groups come about by themselves while the group before them is being committed.
 """
 
 import contextlib
@@ -29,6 +30,7 @@ log = structlog.get_logger()
 LARGEST_GROUP = 256  # objects in one transaction
 PROBE_SECONDS = 1.0  # between two looks whether the index is back
 
+_SPOOL_REFUSED = "The spool cannot be written."
 _INDEX_IS_AWAY = (OperationalError, InterfaceError, NoConnectionFree)
 
 
@@ -82,6 +84,12 @@ class Committer:
         Raises CannotCommit, or what the index raised over this very object. The writer is used up in any case: nothing
         more is to be done about its file.
         """
+        try:
+            writer.sync()
+        except OSError as error:
+            writer.discard()
+            log.error("spool_refused", objects=1, error=str(error))
+            raise CannotCommit(_SPOOL_REFUSED) from error
         return self.hand_in(writer, received).result()
 
     def hand_in(self, writer: SpoolWriter, received: Received) -> "Future[Outcome]":
@@ -128,7 +136,7 @@ class Committer:
         except Exception as error:
             for waiting in group:
                 waiting.writer.discard()
-            _fail(group, CannotCommit("The spool cannot be written."))
+            _fail(group, CannotCommit(_SPOOL_REFUSED))
             log.error("spool_refused", objects=len(group), error=str(error))
         else:
             self._register(group)

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import gc
 import signal
 import socket
 import socketserver
@@ -49,6 +50,7 @@ ARTIM_SECONDS = 30.0  # for a request to follow a connection, and for a connecti
 CONNECT_SECONDS = 10.0  # for a C-MOVE destination to take a connection
 STOP_SECONDS = 30.0  # for associations to end by themselves when the receiver stops
 STOP_POLL_SECONDS = 0.1  # between two looks of the listener whether it is to stop
+SWITCH_SECONDS = 0.0005  # Python's 5 ms are an age for the many threads here that compute for less than one
 IDLE_AT_STOP_SECONDS = 1.0  # an association that is silent for so long is ended at once then
 CONNECTIONS_PER_ASSOCIATION = 2  # connections beyond a limit are first told so, up to this; then they are dropped
 
@@ -263,11 +265,13 @@ class Receiver:
 
 def serve_receiver(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
     """Run one receiver until SIGTERM or SIGINT; `on_ready` is called once it accepts associations."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with contextlib.nullcontext() if settings.database_url else data_folder.receiving(settings.data_dir):
         receiver = Receiver(settings)
+        gc.freeze()  # what is there by now stays; to look through it again and again would be for nothing
         receiver.start()
         log.info("receiver_listens", host=settings.dicom_host, port=receiver.port, tls_port=receiver.tls_port)
         on_ready()

@@ -14,7 +14,7 @@ from thinfilm_gateway.archive.dataset import CannotInflate, UnreadableDataSet, o
 from thinfilm_gateway.archive.quota import SpoolQuota
 from thinfilm_gateway.archive.spool import Spool, SpoolWriter
 from thinfilm_gateway.archive.store import StorageAway
-from thinfilm_gateway.dimse import status
+from thinfilm_gateway.dimse import commands, status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.commit import CannotCommit, Committer
 from thinfilm_gateway.index.ingest import Outcome, Received, UnindexableDataSet, required_uids
@@ -91,16 +91,15 @@ class StorageService:
 
     def serve(self, association: Association, request: C_STORE, context: PresentationContext) -> None:
         """Examine and commit the object, and answer."""
-        response = C_STORE()
-        response.MessageIDBeingRespondedTo = request.MessageID
-        response.AffectedSOPClassUID = request.AffectedSOPClassUID
-        response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
+        response: dict[str, str | int] = {
+            "AffectedSOPClassUID": str(request.AffectedSOPClassUID),
+            "MessageIDBeingRespondedTo": request.MessageID,
+            "Status": status.SUCCESS,
+            "AffectedSOPInstanceUID": str(request.AffectedSOPInstanceUID),
+        }
         refusal = self._store(association, request, context)
-        if refusal is None:
-            response.Status = status.SUCCESS
-        else:
-            response.Status = refusal.status
-            response.ErrorComment = status.error_comment(refusal.comment)
+        if refusal is not None:
+            response |= {"Status": refusal.status, "ErrorComment": status.error_comment(refusal.comment)}
             log.warning(
                 "store_refused",
                 peer=association.peer,
@@ -108,7 +107,7 @@ class StorageService:
                 status=f"{refusal.status:04X}",
                 comment=refusal.comment,
             )
-        association.dimse.send_msg(response, context.context_id)
+        commands.send(association, context.context_id, commands.C_STORE_RSP, response)
 
     def _store(self, association: Association, request: C_STORE, context: PresentationContext) -> Refused | None:
         """Examine and commit the object; None if it is stored."""

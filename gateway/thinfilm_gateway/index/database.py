@@ -1,5 +1,6 @@
 """The connection to the index: engine, transactions and migrations, the same on SQLite and PostgreSQL."""
 
+import functools
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,9 +46,11 @@ class Database:
         """Raise UnusableIndex if `url` names neither SQLite nor PostgreSQL."""
         self.url = _parsed(url)
         self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url, WRITERS)
-        # Its own connections: queries whose peers are slow to take the answers must not hold up what is stored.
-        readers = self.engine if self.is_sqlite else _postgres_engine(self.url, READERS)
-        self._reading_engine = readers.execution_options(reading=True, postgresql_readonly=True)
+        # Their own connections: queries whose peers are slow to take the answers must not hold up what is stored.
+        if self.is_sqlite:
+            self._reading_engine = _sqlite_engine(self.url, reading=True)
+        else:
+            self._reading_engine = _postgres_engine(self.url, READERS).execution_options(postgresql_readonly=True)
 
     @property
     def is_sqlite(self) -> bool:
@@ -154,7 +157,7 @@ def _parsed(url: str) -> URL:
     raise UnusableIndex("database_url must be sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.")
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def _sqlite_engine(url: URL, *, reading: bool = False) -> Engine:
     engine = create_engine(
         url,
         connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
@@ -162,8 +165,11 @@ def _sqlite_engine(url: URL) -> Engine:
         max_overflow=-1,
         hide_parameters=True,  # they are patients' names; errors go to the log
     )
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
+    # We begin transactions ourselves, so that a writer waits for its turn before it has read anything. Python's driver
+    # would begin late and deferred: a transaction that reads and then writes fails at once when another wrote between.
+    begin = "BEGIN" if reading else "BEGIN IMMEDIATE"
+    event.listen(engine, "connect", functools.partial(_prepare_sqlite, reading))
+    event.listen(engine, "begin", functools.partial(_begin_sqlite, begin))
     return engine
 
 
@@ -179,25 +185,19 @@ def _postgres_engine(url: URL, connections: int) -> Engine:
     )
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
+def _prepare_sqlite(reading: bool, connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
     del entry
     for pragma in (
         "journal_mode = WAL",  # readers and the writer do not wait for each other
         "synchronous = FULL",  # a commit survives a power cut
         "foreign_keys = ON",
+        f"query_only = {'ON' if reading else 'OFF'}",
     ):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    """Begin a transaction ourselves, so that a writer waits for its turn before it has read anything.
-
-    Python's driver would begin late and deferred: a transaction that reads and then writes fails at once when another
-    wrote in between.
-    """
-    reading = connection.get_execution_options().get("reading", False)
-    connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if reading else 'OFF'}")
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+def _begin_sqlite(begin: str, connection: Connection) -> None:
+    connection.exec_driver_sql(begin)
 
 
 def _current_revision(connection: Connection) -> str | None:
