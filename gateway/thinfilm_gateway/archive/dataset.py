@@ -13,7 +13,7 @@ from typing import IO
 
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag
 
 from thinfilm_gateway.archive.elements import (
     UNDEFINED_LENGTH,
@@ -133,16 +133,17 @@ def _survey(view: memoryview, encoding: Encoding) -> tuple[Dataset, Element | No
             continue
         if cost <= budgets[kind]:
             budgets[kind] -= cost
-            raw[Tag(element.tag)] = _raw(view, element, encoding)
+            tag = BaseTag(element.tag)
+            raw[tag] = _raw(tag, view, element, encoding)
     attributes = Dataset(raw)
     attributes.set_original_encoding(encoding.implicit_vr, encoding.little_endian)
     return attributes, pixels
 
 
-def _raw(view: memoryview, element: Element, encoding: Encoding) -> RawDataElement:
+def _raw(tag: BaseTag, view: memoryview, element: Element, encoding: Encoding) -> RawDataElement:
     value = bytes(view[element.value_offset : element.value_end])
     return RawDataElement(
-        Tag(element.tag),
+        tag,
         element.vr,
         UNDEFINED_LENGTH if element.undefined_length else len(value),
         value,

@@ -15,7 +15,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet, StudyRootQueryRetrieveInformationModelMove
 
 from thinfilm_gateway.client.files import DicomFile
-from thinfilm_gateway.dimse import commands, status
+from thinfilm_gateway.dimse import command_sets, status
 from thinfilm_gateway.dimse.association import STORAGE, Association, request_association
 from thinfilm_gateway.dimse.server import AssociationServer
 
@@ -218,7 +218,7 @@ def _store_one(association: Association, file: DicomFile, message_id: int) -> Se
     }
     dataset = file.dataset()
     started = time.perf_counter()
-    commands.send(association, context_id, commands.C_STORE_RQ, command, dataset or None)
+    association.send_message(context_id, command_sets.C_STORE_RQ, command, dataset or None)
     _, response = association.dimse.get_msg(block=True)
     seconds = time.perf_counter() - started
     if response is None:

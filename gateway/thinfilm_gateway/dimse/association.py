@@ -11,16 +11,17 @@ import structlog
 from pynetdicom import acse, association, evt
 from pynetdicom._globals import MODE_REQUESTOR
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
 from thinfilm_gateway.config import OPERATIONS, Operation
 from thinfilm_gateway.dimse import contexts, status
+from thinfilm_gateway.dimse.command_sets import DATA_SET, NO_DATA_SET, encoded
 from thinfilm_gateway.dimse.event_reports import EventReports
 from thinfilm_gateway.dimse.messages import DataSetSink, DIMSEServiceProvider
 from thinfilm_gateway.dimse.secure_transport import Encryption, SecureAssociationSocket
-from thinfilm_gateway.dimse.transport import AssociationSocket, DULServiceProvider
+from thinfilm_gateway.dimse.transport import AssociationSocket, DULServiceProvider, fragments_to_send
 
 log = structlog.get_logger()
 
@@ -51,6 +52,7 @@ class Rejected(Exception):
 CALLING_AE_TITLE_NOT_RECOGNIZED = (1, 1, 3)  # PS3.8 Table 9-21
 CALLED_AE_TITLE_NOT_RECOGNIZED = (1, 1, 7)
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
+_LAST_COMMAND_FRAGMENT = b"\x03"  # message control header (PS3.8 E.2)
 _USER_REJECTION = 1  # of a presentation context, PS3.8 Table 9-18
 
 
@@ -110,6 +112,26 @@ class Association(association.Association):
             return _Nowhere()
         assert self._open_store is not None, "Nobody may store here."
         return self._open_store(self, request, self._accepted_cx[context_id])
+
+    def send_message(
+        self,
+        context_id: int,
+        command_field: int,
+        values: Mapping[str, str | int],
+        dataset: memoryview | None = None,
+    ) -> None:
+        """Send a message: its command set, of keyword -> value, and the encoded data set, which is not copied.
+
+        The bytes under `dataset` must stay until the peer has answered, or the association has ended.
+        """
+        kind = NO_DATA_SET if dataset is None else DATA_SET
+        command_set = encoded({**values, "CommandField": command_field, "CommandDataSetType": kind})
+        indication = P_DATA()
+        indication.presentation_data_value_list.append((context_id, _LAST_COMMAND_FRAGMENT + command_set))
+        self.dul.send_pdu(indication)
+        if dataset is not None:
+            for fragment in fragments_to_send(context_id, dataset, self.dimse.maximum_pdu_size):
+                self.dul.send_pdu(fragment)
 
     def run_reactor(self) -> None:
         """Accept the association and serve its requests until it ends."""

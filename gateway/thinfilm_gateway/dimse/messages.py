@@ -14,6 +14,7 @@ from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_CANCEL, C_STORE, N_EVENT_REPORT
 from pynetdicom.pdu_primitives import P_DATA
 
+from thinfilm_gateway.dimse.command_sets import store_request
 from thinfilm_gateway.dimse.transport import WAITING_MESSAGES, Fragment, ReceivedData
 
 log = structlog.get_logger()
@@ -126,11 +127,16 @@ class DIMSEServiceProvider(dimse.DIMSEServiceProvider):
             self._decode_command()
 
     def _decode_command(self) -> None:
-        indication = P_DATA()
-        indication.presentation_data_value_list.append(
-            (self._context_id, _LAST_COMMAND_FRAGMENT + bytes(self._command))
-        )
+        command_set = bytes(self._command)
         self._command.clear()
+        request = store_request(command_set)
+        if request is not None:
+            request._context_id = self._context_id
+            self._primitive = request
+            self._sink = request.sink = self.assoc.open_store(request, self._context_id)
+            return
+        indication = P_DATA()
+        indication.presentation_data_value_list.append((self._context_id, _LAST_COMMAND_FRAGMENT + command_set))
         message = DIMSEMessage()
         has_no_dataset = message.decode_msg(indication, self.assoc)
         primitive = message.message_to_primitive()

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_gateway.archive.character_sets import GOVERNED_VRS, CharacterSet, common_character_set
 from thinfilm_gateway.archive.element_tree import Element, Elements
-from thinfilm_gateway.dimse import commands, status
+from thinfilm_gateway.dimse import command_sets, status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.identifiers import (
     QUERY_RETRIEVE_LEVEL,
@@ -174,4 +174,4 @@ def _respond(
     if comment:
         values["ErrorComment"] = status.error_comment(comment)
     dataset = None if identifier is None else memoryview(identifier)
-    commands.send(association, context.context_id, commands.C_FIND_RSP, values, dataset)
+    association.send_message(context.context_id, command_sets.C_FIND_RSP, values, dataset)

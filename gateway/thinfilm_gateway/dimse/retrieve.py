@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from thinfilm_gateway.archive.element_tree import Element
 from thinfilm_gateway.archive.objects import ObjectReader
 from thinfilm_gateway.config import Peer, Settings
-from thinfilm_gateway.dimse import commands, status
+from thinfilm_gateway.dimse import command_sets, status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.delivery import Delivery
 from thinfilm_gateway.dimse.destinations import batches, connect
@@ -255,10 +255,10 @@ class _Retrieval:
         self._respond(values, encode_identifier([failed], str(self._context.transfer_syntax[0])))
 
     def _respond(self, values: Mapping[str, str | int], identifier: bytes | None = None) -> None:
-        field = commands.C_GET_RSP if isinstance(self.request, C_GET) else commands.C_MOVE_RSP
+        field = command_sets.C_GET_RSP if isinstance(self.request, C_GET) else command_sets.C_MOVE_RSP
         about = {
             "AffectedSOPClassUID": str(self.request.AffectedSOPClassUID),
             "MessageIDBeingRespondedTo": self.request.MessageID,
         }
         dataset = None if identifier is None else memoryview(identifier)
-        commands.send(self.association, self._context.context_id, field, {**about, **values}, dataset)
+        self.association.send_message(self._context.context_id, field, {**about, **values}, dataset)

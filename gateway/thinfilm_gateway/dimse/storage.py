@@ -14,7 +14,7 @@ from thinfilm_gateway.archive.dataset import CannotInflate, UnreadableDataSet, o
 from thinfilm_gateway.archive.quota import SpoolQuota
 from thinfilm_gateway.archive.spool import Spool, SpoolWriter
 from thinfilm_gateway.archive.store import StorageAway
-from thinfilm_gateway.dimse import commands, status
+from thinfilm_gateway.dimse import command_sets, status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.commit import CannotCommit, Committer
 from thinfilm_gateway.index.ingest import Outcome, Received, UnindexableDataSet, required_uids
@@ -107,7 +107,7 @@ class StorageService:
                 status=f"{refusal.status:04X}",
                 comment=refusal.comment,
             )
-        commands.send(association, context.context_id, commands.C_STORE_RSP, response)
+        association.send_message(context.context_id, command_sets.C_STORE_RSP, response)
 
     def _store(self, association: Association, request: C_STORE, context: PresentationContext) -> Refused | None:
         """Examine and commit the object; None if it is stored."""

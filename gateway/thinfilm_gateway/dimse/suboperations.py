@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pynetdicom.dimse_primitives import C_STORE
 
 from thinfilm_gateway.archive.transcode import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from thinfilm_gateway.dimse import commands, status
+from thinfilm_gateway.dimse import command_sets, status
 from thinfilm_gateway.dimse.association import Association
 
 MAXIMUM_CONTEXTS = 128  # of one association: the odd numbers of a byte (PS3.8 9.3.2.2)
@@ -145,7 +145,7 @@ class StoreChannel:
         if request.originator is not None:
             values["MoveOriginatorApplicationEntityTitle"] = request.originator.ae_title
             values["MoveOriginatorMessageID"] = request.originator.message_id
-        commands.send(association, request.context_id, commands.C_STORE_RQ, values, request.dataset)
+        association.send_message(request.context_id, command_sets.C_STORE_RQ, values, request.dataset)
         _, response = association.dimse.get_msg(block=True)
         if (
             not isinstance(response, C_STORE)
