@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom import Dataset
-from pynetdicom import AE, build_context, build_role, evt
+from pydicom.uid import ImplicitVRLittleEndian
+from pynetdicom import AE, build_context, build_role
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dsutils import encode
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet, StudyRootQueryRetrieveInformationModelMove
 
 from thinfilm_gateway.client.files import DicomFile
 from thinfilm_gateway.dimse import command_sets, status
-from thinfilm_gateway.dimse.association import STORAGE, Association, request_association
+from thinfilm_gateway.dimse.association import STORAGE, Association, OpenStore, request_association
 from thinfilm_gateway.dimse.server import AssociationServer
 
 AE_TITLE = "THINFILM-CLIENT"
@@ -102,15 +104,37 @@ def get_one(node: Node, file: DicomFile, sink: Sink) -> None:
 
 
 def _get(node: Node, files: Sequence[DicomFile], identifier: Dataset, sink: Sink) -> None:
+    model = StudyRootQueryRetrieveInformationModelGet
     pairs = _pairs(files)
-    contexts = [build_context(StudyRootQueryRetrieveInformationModelGet), *(build_context(*pair) for pair in pairs)]
+    contexts = [build_context(model, ImplicitVRLittleEndian), *(build_context(*pair) for pair in pairs)]
     roles = [build_role(sop_class, scp_role=True) for sop_class in {sop_class for sop_class, _ in pairs}]
-    association = _associate(node, contexts, roles, [(evt.EVT_C_STORE, _take, [sink])])
+    association = _request(node, contexts, roles, lambda *_: _Arrival())
     try:
-        responses = association.send_c_get(identifier, StudyRootQueryRetrieveInformationModelGet)
-        _check_final("C-GET", list(responses)[-1][0])
+        asking = [context.context_id for context in association.accepted_contexts if context.abstract_syntax == model]
+        if not asking:
+            raise PeerRefused(f"{node.ae_title} does not accept C-GET.")
+        request: dict[str, str | int] = {"AffectedSOPClassUID": str(model), "MessageID": 1, "Priority": 0}
+        encoded = memoryview(encode(identifier, True, True) or b"")
+        association.send_message(asking[0], command_sets.C_GET_RQ, request, encoded)
+        _take_all(association, sink)
     finally:
         association.release()
+        association.kill()
+
+
+def _take_all(association: Association, sink: Sink) -> None:
+    """Take what comes after a C-GET until its last response. Raises PeerRefused if that is not success."""
+    while True:
+        context_id, message = association.dimse.get_msg(block=True)
+        if context_id is None or message is None:
+            association.abort()
+            raise PeerRefused("The C-GET ended without an answer.")
+        if isinstance(message, C_STORE):
+            _take(association, message, association._accepted_cx[context_id], sink)
+        elif message.Status != status.PENDING:
+            comment = str(message.ErrorComment or "")
+            _check_final("C-GET", message.Status, message.NumberOfFailedSuboperations or 0, comment)
+            return
 
 
 def move(node: Node, files: Sequence[DicomFile], destination_ae_title: str) -> None:
@@ -121,8 +145,11 @@ def move(node: Node, files: Sequence[DicomFile], destination_ae_title: str) -> N
     association = _associate(node, [build_context(StudyRootQueryRetrieveInformationModelMove)])
     try:
         model = StudyRootQueryRetrieveInformationModelMove
-        responses = association.send_c_move(_series(files[0]), destination_ae_title, model)
-        _check_final("C-MOVE", list(responses)[-1][0])
+        answer = list(association.send_c_move(_series(files[0]), destination_ae_title, model))[-1][0]
+        if "Status" not in answer:
+            raise PeerRefused("The C-MOVE ended without an answer.")
+        failed, comment = answer.get("NumberOfFailedSuboperations", 0), answer.get("ErrorComment", "")
+        _check_final("C-MOVE", answer.Status, failed, comment)
     finally:
         association.release()
 
@@ -137,13 +164,7 @@ def destination(ae_title: str, sink: Sink, port: int = 0) -> Iterator[int]:
     entity.ae_title = ae_title
 
     def take(association: Association, request: C_STORE, context: PresentationContext) -> None:
-        sink(str(request.AffectedSOPInstanceUID), str(context.transfer_syntax[0]), bytes(request.sink.dataset))
-        response = C_STORE()
-        response.MessageIDBeingRespondedTo = request.MessageID
-        response.AffectedSOPClassUID = request.AffectedSOPClassUID
-        response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
-        response.Status = status.SUCCESS
-        association.dimse.send_msg(response, context.context_id)
+        _take(association, request, context, sink)
 
     server = AssociationServer(entity, ("127.0.0.1", port), {STORAGE: take}, lambda *_: _Arrival())
     thread = threading.Thread(target=server.serve_forever, name="destination", daemon=True)
@@ -153,6 +174,18 @@ def destination(ae_title: str, sink: Sink, port: int = 0) -> Iterator[int]:
     finally:
         server.shutdown()
         thread.join()
+
+
+def _take(association: Association, request: Any, context: PresentationContext, sink: Sink) -> None:
+    """Take an object that the peer stores here, and say so."""
+    sink(str(request.AffectedSOPInstanceUID), str(context.transfer_syntax[0]), bytes(request.sink.dataset))
+    response: dict[str, str | int] = {
+        "AffectedSOPClassUID": str(request.AffectedSOPClassUID),
+        "MessageIDBeingRespondedTo": request.MessageID,
+        "Status": status.SUCCESS,
+        "AffectedSOPInstanceUID": str(request.AffectedSOPInstanceUID),
+    }
+    association.send_message(context.context_id, command_sets.C_STORE_RSP, response)
 
 
 class _Arrival:
@@ -176,9 +209,17 @@ def _entity() -> Any:
     return entity
 
 
-def _associate(node: Node, contexts: Sequence[Any], roles: Sequence[Any] = (), handlers: Sequence[Any] = ()) -> Any:
-    association = _entity().associate(
-        node.host, node.port, list(contexts), node.ae_title, ext_neg=list(roles), evt_handlers=list(handlers)
+def _associate(node: Node, contexts: Sequence[Any]) -> Any:
+    association = _entity().associate(node.host, node.port, list(contexts), node.ae_title)
+    _check_established(association, node)
+    return association
+
+
+def _request(
+    node: Node, contexts: Sequence[Any], roles: Sequence[Any] = (), open_store: OpenStore | None = None
+) -> Association:
+    association = request_association(
+        _entity(), node.host, node.port, node.ae_title, contexts, roles, open_store=open_store
     )
     _check_established(association, node)
     return association
@@ -228,10 +269,7 @@ def _store_one(association: Association, file: DicomFile, message_id: int) -> Se
 
 
 def _associate_to_store(node: Node, files: Sequence[DicomFile]) -> Association:
-    contexts = [build_context(*pair) for pair in _pairs(files)]
-    association = request_association(_entity(), node.host, node.port, node.ae_title, contexts)
-    _check_established(association, node)
-    return association
+    return _request(node, [build_context(*pair) for pair in _pairs(files)])
 
 
 def _batches(files: Sequence[DicomFile]) -> Iterator[list[DicomFile]]:
@@ -259,17 +297,7 @@ def _series(file: DicomFile) -> Dataset:
     return identifier
 
 
-def _take(event: Any, sink: Sink) -> int:
-    request = event.request
-    sink(str(request.AffectedSOPInstanceUID), str(event.context.transfer_syntax), request.DataSet.getvalue())
-    return status.SUCCESS
-
-
-def _check_final(operation: str, answer: Dataset) -> None:
-    code = answer.get("Status")
-    if code is None:
-        raise PeerRefused(f"The {operation} ended without an answer.")
+def _check_final(operation: str, code: int, failed: int, comment: str) -> None:
     if code != status.SUCCESS:
-        failed = answer.get("NumberOfFailedSuboperations", 0)
-        comment = f": {answer.ErrorComment}" if answer.get("ErrorComment") else ""
-        raise PeerRefused(f"The {operation} ended with status {code:04X}, {failed} failed{comment}.")
+        said = f": {comment}" if comment else ""
+        raise PeerRefused(f"The {operation} ended with status {code:04X}, {failed} failed{said}.")

@@ -284,14 +284,18 @@ def request_association(
     proposed: Sequence[PresentationContext],
     negotiation_items: Sequence[Any] = (),
     encryption: Encryption | None = None,
+    open_store: OpenStore | None = None,
 ) -> Association:
     """Request an association with a peer; look at `is_established` for how it ended.
 
     ae: pynetdicom's ApplicationEntity, for title, timeouts and maximum PDU size. proposed: contexts without ids.
-    encryption: None for a plain connection. Raises OSError or UnicodeError if the host has no address.
+    encryption: None for a plain connection. open_store: for what the peer stores here, after a C-GET.
+    Raises OSError or UnicodeError if the host has no address.
     """
     remote = AddressInformation(host, port)  # first: nothing is open yet if it has no address
-    requested = Association(ae, MODE_REQUESTOR)
+    requested = Association(ae, MODE_REQUESTOR, open_store=open_store)
+    if open_store is not None:
+        requested.allowed = {"store"}
     local = AddressInformation("::0" if ":" in host else "", 0)
     if encryption is None:
         requested.set_socket(AssociationSocket(requested, address=local))

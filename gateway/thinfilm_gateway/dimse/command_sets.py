@@ -16,6 +16,7 @@ from thinfilm_gateway.archive.element_tree import IMPLICIT_LITTLE, Element, Elem
 
 C_STORE_RQ = 0x0001
 C_STORE_RSP = 0x8001
+C_GET_RQ = 0x0010
 C_GET_RSP = 0x8010
 C_FIND_RSP = 0x8020
 C_MOVE_RSP = 0x8021

@@ -87,13 +87,13 @@ class SecureAssociationSocket(AssociationSocket):
         return received
 
     def send_parts(self, parts: list[memoryview]) -> None:
-        """Send a PDU that lies in several places; a connection that breaks meanwhile becomes an event."""
-        try:
-            if self.socket is None:
-                raise ConnectionError("The connection is closed.")
-            self.socket.sendall(b"".join(parts))
-        except OSError:
-            self.event_queue.put(_CONNECTION_CLOSED)
+        """Send a PDU that lies in several places, as one, so that it takes no record of TLS more than it needs."""
+        super().send_parts([memoryview(b"".join(parts))])
+
+    def send_some(self, parts: list[memoryview]) -> int:
+        """Encrypt and send the beginning of a PDU; returns how many bytes. Raises OSError."""
+        assert self.socket is not None, "Is connected."
+        return self.socket.send(parts[0])
 
     def _shake_hands(self) -> None:
         """Encrypt the connection, and see who is there. Raises NotSecured."""

@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -145,18 +146,32 @@ class AssociationSocket(transport.AssociationSocket):
         self.send_parts([memoryview(bytestream)])
 
     def send_parts(self, parts: list[memoryview]) -> None:
-        """Send a PDU that lies in several places; a connection that breaks meanwhile becomes an event."""
+        """Send a PDU that lies in several places.
+
+        A connection that breaks meanwhile becomes an event. So does a peer that needs longer than the network timeout,
+        even if it takes a little all the time.
+        """
+        seconds = self.assoc.network_timeout
+        deadline = None if seconds is None else time.monotonic() + seconds
         try:
             while parts:
                 if self.socket is None:
                     raise ConnectionError("The connection is closed.")
-                sent = self.socket.sendmsg(parts)
+                sent = self.send_some(parts)
                 while parts and sent >= len(parts[0]):
                     sent -= len(parts.pop(0))
-                if sent:
+                if parts:
                     parts[0] = parts[0][sent:]
-        except OSError:
+                    if deadline is not None and time.monotonic() > deadline:
+                        raise TimeoutError("The peer takes too long for one PDU.")
+        except OSError as error:
+            log.info("connection_lost", peer=self.assoc.peer, error=str(error))
             self.event_queue.put(_CONNECTION_CLOSED)
+
+    def send_some(self, parts: list[memoryview]) -> int:
+        """Send the beginning of a PDU; returns how many bytes. Raises OSError."""
+        assert self.socket is not None, "Is connected."
+        return int(self.socket.sendmsg(parts))
 
     def break_off(self) -> None:
         """End the connection from another thread: whatever waits on it returns. The socket itself stays open."""
