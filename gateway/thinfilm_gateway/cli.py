@@ -363,7 +363,7 @@ def bench_large(json_file: JsonFile = None) -> None:
 
 @bench.command("hostile")
 def bench_hostile(json_file: JsonFile = None) -> None:
-    """Measure C-STORE of 46 senders, alone and beside peers that stall, drip, break off and flood.
+    """Measure C-STORE of 45 senders, alone and beside peers that stall, drip, break off and flood.
 
     Exit status 0 only if the senders take at most twice as long beside them.
     """

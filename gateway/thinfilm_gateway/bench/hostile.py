@@ -10,15 +10,19 @@ from rich.console import Console
 
 from thinfilm_gateway.bench.clients import run_at_once
 from thinfilm_gateway.bench.figures import Figures, Row, row
+from thinfilm_gateway.bench.made_index import fill
 from thinfilm_gateway.client.files import DicomFile, read
 from thinfilm_gateway.client.gateway import running_gateway
 from thinfilm_gateway.client.hostile import hostile_peers
 from thinfilm_gateway.client.network import Node, PeerRefused, store_parallel
 from thinfilm_gateway.client.phantom import write_ct
+from thinfilm_gateway.config import Settings
+from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.progress import step
 
-SENDERS = 46  # with the four hostile peers, fifty associations
-SENDING_PROCESSES = 2
+SENDERS = 45  # with the five hostile peers, fifty associations
+MADE_STUDIES = 20_000  # in the index, of a million objects: the more there are, the more a flood of C-FIND costs
+SENDING_PROCESSES = 3
 OBJECTS_PER_SENDER = 10
 DISTINCT_SLICES = 16
 
@@ -35,6 +39,7 @@ def run(console: Console) -> Figures:
         folder = Path(name)
         settings = {**_tls(folder), "series_quiet_seconds": 3600, "local_workers": 0}  # nothing is compressed meanwhile
         with running_gateway(folder, **settings) as gateway:
+            _fill_index(console, gateway.settings)
             _measure(gateway.node, "C-STORE to warm up", folder)
             with step(console, f"send over {SENDERS} associations"):
                 alone = _measure(gateway.node, "C-STORE alone", folder)
@@ -46,6 +51,15 @@ def run(console: Console) -> Figures:
     rows = (alone, beside)
     title = f"C-STORE of 512 KiB CT images; beside hostile peers it takes {slowdown(rows):.2f} x as long"
     return Figures(title, "from C-STORE request to status", rows)
+
+
+def _fill_index(console: Console, settings: Settings) -> None:
+    database = Database(settings.index_url)
+    try:
+        with step(console, f"make the rows of {MADE_STUDIES:,} studies", MADE_STUDIES) as advance:
+            fill(database, range(MADE_STUDIES), advance)
+    finally:
+        database.dispose()
 
 
 def slowdown(rows: Sequence[Row]) -> float:

@@ -19,6 +19,7 @@ PDU_BYTES = 16384
 Steps = Generator[None, None, None]
 """Does a little with every step, and gives everything back when it is closed."""
 
+_A_ASSOCIATE_HEADER = struct.pack(">BxL", 0x01, 1024)  # PS3.8 9.3.2
 _P_DATA_HEADER = struct.pack(">BxLLBB", 0x04, PDU_BYTES, PDU_BYTES - 4, 1, 0x01)  # PS3.8 9.3.5, a command's fragment
 _PAUSE_SECONDS = 0.05  # between two of those that break off
 _PATIENCE_SECONDS = 1.0
@@ -26,13 +27,13 @@ _PATIENCE_SECONDS = 1.0
 
 @contextlib.contextmanager
 def hostile_peers(node: Node, tls_port: int) -> Iterator[int]:
-    """Let four peers misbehave until the block ends; their number is yielded once they have all begun.
+    """Let peers misbehave until the block ends; their number is yielded once they have all begun.
 
-    One stalls in the TLS handshake, one sends a byte a second, one breaks off within a PDU again and again, one floods
-    with C-FIND. Raises PeerRefused if the node does not even let them begin.
+    One stalls in the TLS handshake, one requests an association at a byte a second, one sends so within an association,
+    one breaks off within a PDU again and again, one floods with C-FIND.
+    Raises PeerRefused if the node does not even let them begin.
     """
     stop = threading.Event()
-    begun = threading.Barrier(5, timeout=60)  # they and we
     failures: list[Exception] = []
 
     def run(misbehave: Callable[[], Steps]) -> None:
@@ -48,10 +49,12 @@ def hostile_peers(node: Node, tls_port: int) -> Iterator[int]:
 
     kinds: tuple[Callable[[], Steps], ...] = (
         lambda: _stall_in_handshake(node.host, tls_port),
+        lambda: _drip_request(node, stop),
         lambda: _drip(node, stop),
         lambda: _break_off(node, stop),
         lambda: _flood(node),
     )
+    begun = threading.Barrier(len(kinds) + 1, timeout=60)  # they and we
     threads = [threading.Thread(target=run, args=(kind,), name="hostile", daemon=True) for kind in kinds]
     for thread in threads:
         thread.start()
@@ -83,6 +86,21 @@ def _stall_in_handshake(host: str, tls_port: int) -> Steps:
                     ended = connection.recv(1) == b""
                 except TimeoutError:
                     continue
+                except OSError:
+                    ended = True
+
+
+def _drip_request(node: Node, stop: threading.Event) -> Steps:
+    """Request an association at a byte a second; another when the connection was ended."""
+    while True:
+        with socket.create_connection((node.host, node.port), _PATIENCE_SECONDS) as connection:
+            connection.sendall(_A_ASSOCIATE_HEADER)
+            ended = False
+            while not ended:
+                yield
+                stop.wait(1.0)
+                try:
+                    connection.sendall(b"\0")
                 except OSError:
                     ended = True
 

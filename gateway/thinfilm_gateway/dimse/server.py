@@ -3,7 +3,6 @@
 import contextlib
 import datetime as dt
 import gc
-import signal
 import socket
 import socketserver
 import sys
@@ -43,6 +42,7 @@ from thinfilm_gateway.dimse.storage import StorageService
 from thinfilm_gateway.dimse.tls import acceptor_context
 from thinfilm_gateway.dimse.transport import AssociationSocket
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.stop_signal import stop_signal
 
 log = structlog.get_logger()
 
@@ -266,16 +266,14 @@ class Receiver:
 def serve_receiver(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
     """Run one receiver until SIGTERM or SIGINT; `on_ready` is called once it accepts associations."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    with contextlib.nullcontext() if settings.database_url else data_folder.receiving(settings.data_dir):
+    claim = contextlib.nullcontext() if settings.database_url else data_folder.receiving(settings.data_dir)
+    with stop_signal() as stop, claim:
         receiver = Receiver(settings)
         gc.freeze()  # what is there by now stays; to look through it again and again would be for nothing
         receiver.start()
         log.info("receiver_listens", host=settings.dicom_host, port=receiver.port, tls_port=receiver.tls_port)
         on_ready()
-        stop.wait()
+        stop.poll(None)
         receiver.stop()
 
 

@@ -96,16 +96,17 @@ def test_hostile_measures_senders_alone_and_beside_hostile_peers(monkeypatch):
     monkeypatch.setattr(hostile, "SENDERS", 4)
     monkeypatch.setattr(hostile, "SENDING_PROCESSES", 1)
     monkeypatch.setattr(hostile, "OBJECTS_PER_SENDER", 1)
+    monkeypatch.setattr(hostile, "MADE_STUDIES", 20)
     figures = hostile.run(QUIET)
     alone, beside = figures.rows
-    assert (alone.case, beside.case) == ("C-STORE alone", "C-STORE beside 4 hostile peers")
+    assert (alone.case, beside.case) == ("C-STORE alone", "C-STORE beside 5 hostile peers")
     assert alone.objects == beside.objects == 4
     assert hostile.slowdown(figures.rows) == beside.seconds / alone.seconds
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(20.0, 0), (20.1, 1)])
 def test_hostile_fails_if_the_others_take_more_than_twice_as_long(monkeypatch, capsys, seconds, expected):
-    alone, beside = (row("THINFILM", "C-STORE", 46, [1] * 460, taken, [0.1]) for taken in (10.0, seconds))
+    alone, beside = (row("THINFILM", "C-STORE", 45, [1] * 450, taken, [0.1]) for taken in (10.0, seconds))
     monkeypatch.setattr(hostile, "run", lambda console: Figures("C-STORE", "wait", (alone, beside)))
     monkeypatch.setattr("sys.argv", ["thinfilm", "bench", "hostile"])
     with pytest.raises(SystemExit) as ended:
