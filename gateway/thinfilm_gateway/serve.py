@@ -9,12 +9,14 @@ import datetime as dt
 import os
 import socket
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import structlog
 
 from thinfilm_gateway import data_folder, volumes
 from thinfilm_gateway.config import Settings
-from thinfilm_gateway.dimse import tls
+from thinfilm_gateway.dimse import sharing, tls
+from thinfilm_gateway.dimse.sharing import Shared
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.policy import lossless
 from thinfilm_gateway.stop_signal import stop_signal
@@ -42,14 +44,24 @@ def serve(settings: Settings) -> None:
         data_folder.make(settings.data_dir)
         if not settings.database_url:
             cleanup.enter_context(data_folder.held(settings.data_dir))
-        settings = cleanup.enter_context(_reserved_ports(settings))
+        host, tls_port = settings.dicom_host, settings.dicom_tls_port
+        listener = cleanup.enter_context(_listening(host, settings.dicom_port))
+        tls_listener = None if tls_port is None else cleanup.enter_context(_listening(host, tls_port))
+        ports = {
+            "dicom_port": sharing.port_of(listener),
+            "dicom_tls_port": tls_listener and sharing.port_of(tls_listener),
+        }
+        settings = settings.model_copy(update=ports)
         database = _open_index(settings)
         cleanup.callback(database.dispose)
         volumes.settle(settings, database)
         if not settings.database_url:
             _sweep_half_objects(settings, database)
 
-        receivers = [Child(f"receiver {number}", receive, settings) for number in range(1, settings.receivers + 1)]
+        receivers = [
+            Child(f"receiver {number}", partial(receive, Shared(listener, tls_listener, load)), settings)
+            for number, load in enumerate(sharing.loads(settings.receivers), 1)
+        ]
         workers = [] if settings.broker_url or not settings.local_workers else [Child("worker", work, settings)]
         children = receivers + workers
         try:
@@ -127,38 +139,14 @@ def _sweep_half_objects(settings: Settings, database: Database) -> None:
 
 
 @contextlib.contextmanager
-def _reserved_ports(settings: Settings) -> Iterator[Settings]:
-    """Give the settings with the DICOM ports that the receivers shall share. Raises CannotServe if one is taken."""
-    with contextlib.ExitStack() as reserved:
-        ports = {"dicom_port": reserved.enter_context(_reserved_port(settings.dicom_host, settings.dicom_port))}
-        if settings.dicom_tls_port is not None:
-            ports["dicom_tls_port"] = reserved.enter_context(
-                _reserved_port(settings.dicom_host, settings.dicom_tls_port)
-            )
-        yield settings.model_copy(update=ports)
-
-
-@contextlib.contextmanager
-def _reserved_port(host: str, port: int) -> Iterator[int]:
-    """Reserve a port, a free one for 0, and give it. Raises CannotServe if it is taken.
-
-    A first socket, without SO_REUSEPORT, finds out whether anyone listens; a second one, bound but never listening,
-    keeps the port ours while receivers come and go.
-    """
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """Listen on a port, a free one for 0, as long as the gateway runs. Raises CannotServe if it is taken."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            port = probe.getsockname()[1]
-        reserved = socket.socket(family)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind((address[0], port, *address[2:]))
+        listener = sharing.listen(host, port)
     except OSError as error:
         raise CannotServe(_cannot_listen(host, port, error)) from None
-    with reserved:
-        yield port
+    with listener:
+        yield listener
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:

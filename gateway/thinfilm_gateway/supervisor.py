@@ -15,6 +15,7 @@ import structlog
 
 from thinfilm_gateway import logs
 from thinfilm_gateway.config import Settings
+from thinfilm_gateway.dimse.sharing import Shared
 
 log = structlog.get_logger()
 
@@ -128,11 +129,11 @@ def stop_all(children: Sequence[Child]) -> None:
             child.process.join()
 
 
-def receive(settings: Settings, on_ready: Callable[[], None]) -> None:
-    """Run one receiver."""
+def receive(shared: Shared, settings: Settings, on_ready: Callable[[], None]) -> None:
+    """Run one of several receivers."""
     from thinfilm_gateway.dimse.server import serve_receiver
 
-    serve_receiver(settings, on_ready)
+    serve_receiver(settings, on_ready, shared)
 
 
 def work(settings: Settings, on_ready: Callable[[], None]) -> None:

@@ -124,6 +124,24 @@ def test_a_receiver_that_dies_is_started_again_while_the_others_go_on(tmp_path):
         wait_until(lambda: gateway.health()["status"] == "ok")
 
 
+def test_a_receiver_that_hangs_holds_up_no_further_connection(tmp_path):
+    with running_gateway(tmp_path, receivers=2, local_workers=0) as gateway:
+        hanging, _ = receivers(gateway.process.pid)
+        os.kill(hanging, signal.SIGSTOP)
+        try:
+            assert all(echo(gateway.node) for _ in range(10))
+        finally:
+            os.kill(hanging, signal.SIGCONT)
+
+
+def test_connections_wait_while_a_receiver_is_started_again(tmp_path):
+    with running_gateway(tmp_path, **SMALL) as gateway:
+        (only,) = receivers(gateway.process.pid)
+        os.kill(only, signal.SIGKILL)
+        wait_until(lambda: not is_running(only))
+        assert echo(gateway.node)
+
+
 def test_without_a_living_receiver_health_is_503(tmp_path):
     with running_gateway(tmp_path, **SMALL) as gateway:
         url = f"http://127.0.0.1:{gateway.settings.http_port}/health"

@@ -1,4 +1,4 @@
-"""The receiver: one process that accepts associations; several of them share one port (PS3.8, SO_REUSEPORT)."""
+"""The receiver: one process that accepts associations; several of them share one port (PS3.8 9.1.2)."""
 
 import contextlib
 import datetime as dt
@@ -38,6 +38,7 @@ from thinfilm_gateway.dimse.peers import Peers
 from thinfilm_gateway.dimse.query import QueryService
 from thinfilm_gateway.dimse.retrieve import RetrieveService
 from thinfilm_gateway.dimse.secure_transport import Encryption, SecureAssociationSocket
+from thinfilm_gateway.dimse.sharing import Load, Shared, listen
 from thinfilm_gateway.dimse.storage import StorageService
 from thinfilm_gateway.dimse.tls import acceptor_context
 from thinfilm_gateway.dimse.transport import AssociationSocket
@@ -77,9 +78,7 @@ class RequestHandler(transport.RequestHandler):
 
 
 class AssociationServer(transport.AssociationServer):
-    """Listens on a port that other processes may listen on too; the system spreads the connections over them."""
-
-    request_queue_size = 128
+    """Accepts associations from a port that other receivers may accept from too."""
 
     def __init__(
         self,
@@ -91,23 +90,39 @@ class AssociationServer(transport.AssociationServer):
         admit: Admit = lambda association: OPERATIONS,
         maximum_per_host: int | None = None,
         encryption: Encryption | None = None,
+        listener: socket.socket | None = None,
+        load: Load | None = None,
     ) -> None:
-        """Bind the port; the limits count the associations of all servers of one `ae`. Raises OSError."""
+        """Accept from the listener, or, without one, listen at the address.
+
+        The limits count the associations of all servers of one `ae`. Raises OSError.
+        """
         self.services = services
         self.open_store = open_store
         self.encryption = encryption
         self._admit = admit
         self._maximum_per_host = maximum_per_host or ae.maximum_associations
         self._patience = Patience()
+        self._load = load
+        self._listener = listener or listen(*address)
         super().__init__(ae, address, ae.ae_title, contexts=[], request_handler=RequestHandler)
 
     def server_bind(self) -> None:
-        """Bind the port, shared."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        super().server_bind()
+        """Take the listener, which is bound."""
+        self.socket.close()
+        self.socket: socket.socket = self._listener
+        self.server_address = self.socket.getsockname()
+
+    def server_activate(self) -> None:
+        """Do nothing more: the listener listens."""
 
     def get_request(self) -> Any:
-        """Accept a connection. Raises OSError, after a pause where no descriptor is left for it."""
+        """Accept a connection, unless another receiver was quicker.
+
+        Raises OSError, after a pause where no descriptor is left for it.
+        """
+        if self._load is not None:
+            self._load.give_way()
         return self._patience.accept(super().get_request)
 
     def admit(self, association: Association) -> Collection[Operation]:
@@ -137,7 +152,9 @@ class AssociationServer(transport.AssociationServer):
         return sum(association.requestor.address_info.address == address for association in self._accepted())
 
     def service_actions(self) -> None:
-        """Leave garbage to Python: an association that is over holds nothing large; pynetdicom collects every time."""
+        """Tell the other receivers of the load; leave garbage, which pynetdicom collects every time, to Python."""
+        if self._load is not None:
+            self._load.record(len(self._accepted()))
 
     def shutdown(self) -> None:
         """Stop listening; associations go on."""
@@ -163,8 +180,11 @@ class AssociationServer(transport.AssociationServer):
 class Receiver:
     """All that one receiver process runs; for tests also within another process."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Bind the ports. Raises OSError if one cannot be had, UnusableTls, UnusableIndex for a wrong database_url."""
+    def __init__(self, settings: Settings, shared: Shared | None = None) -> None:
+        """Accept from the ports that are shared with other receivers, or, without any, listen on those of the settings.
+
+        Raises OSError if a port cannot be had, UnusableTls, UnusableIndex for a wrong database_url.
+        """
         peers = Peers(settings)
         encryption = None if settings.dicom_tls_port is None else Encryption(acceptor_context(settings))
         self._database = Database(settings.index_url)
@@ -194,7 +214,9 @@ class Receiver:
             **dict.fromkeys(MOVE, self._retrieval.move),
         }
 
-        def server(port: int, encryption: Encryption | None = None) -> AssociationServer:
+        def server(
+            port: int, listener: socket.socket | None, encryption: Encryption | None = None
+        ) -> AssociationServer:
             return AssociationServer(
                 entity,
                 (settings.dicom_host, port),
@@ -203,11 +225,14 @@ class Receiver:
                 admit=peers.admit,
                 maximum_per_host=settings.maximum_associations_per_host,
                 encryption=encryption,
+                listener=listener,
+                load=shared.load if shared else None,
             )
 
-        self._servers = [server(settings.dicom_port)]
+        self._servers = [server(settings.dicom_port, shared.listener if shared else None)]
         if settings.dicom_tls_port is not None:
-            self._servers.append(server(settings.dicom_tls_port, encryption))
+            tls_listener = shared.tls_listener if shared else None
+            self._servers.append(server(settings.dicom_tls_port, tls_listener, encryption))
         self._threads = [
             threading.Thread(target=one.serve_forever, args=(STOP_POLL_SECONDS,), name="accept", daemon=True)
             for one in self._servers
@@ -263,12 +288,17 @@ class Receiver:
         return [association for server in self._servers for association in server.active_associations]
 
 
-def serve_receiver(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
-    """Run one receiver until SIGTERM or SIGINT; `on_ready` is called once it accepts associations."""
+def serve_receiver(
+    settings: Settings, on_ready: Callable[[], None] = lambda: None, shared: Shared | None = None
+) -> None:
+    """Run one receiver until SIGTERM or SIGINT; `on_ready` is called once it accepts associations.
+
+    shared: what it shares with other receivers; without it, it listens on ports of its own.
+    """
     sys.setswitchinterval(SWITCH_SECONDS)
     claim = contextlib.nullcontext() if settings.database_url else data_folder.receiving(settings.data_dir)
     with stop_signal() as stop, claim:
-        receiver = Receiver(settings)
+        receiver = Receiver(settings, shared)
         gc.freeze()  # what is there by now stays; to look through it again and again would be for nothing
         receiver.start()
         log.info("receiver_listens", host=settings.dicom_host, port=receiver.port, tls_port=receiver.tls_port)
