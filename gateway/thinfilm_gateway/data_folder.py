@@ -101,6 +101,21 @@ def is_received_into(folder: Path) -> Iterator[bool]:
             yield False
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a data folder with an embedded index, with no receiver that still writes into its spool.
+
+    Raises UnusableDataFolder if there is one, or another process has the lock.
+    """
+    with held(folder), is_received_into(folder) as others_receive:
+        if others_receive:
+            raise UnusableDataFolder(
+                f"Receivers of a `thinfilm serve` that was killed still end what they receive into {folder}; try again in "
+                "a moment."
+            )
+        yield
+
+
 def room(settings: Settings, known: KnownVolumes) -> Room:
     """Tell whether the folders take further objects. known: what the index knows of them."""
     spool, archive = settings.spool_dir, settings.archive_dir

@@ -10,7 +10,7 @@ import pytest
 
 from support.datasets import ct_series
 from support.house import House, flip_byte
-from thinfilm_gateway.data_folder import held
+from thinfilm_gateway.data_folder import held, receiving
 
 EMBEDDED = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -90,6 +90,22 @@ def test_reindex_is_refused_while_a_gateway_uses_the_data_folder(house: House, t
     assert result.returncode == 1
     (sentence,) = result.stderr.splitlines()
     assert f"(process {os.getpid()}) uses the data folder {tmp_path}" in sentence
+
+
+@EMBEDDED
+def test_tidy_is_refused_while_a_receiver_that_outlives_its_gateway_still_receives(house: House) -> None:
+    house.receive(ct_series(1))
+    half = house.context.spool.create()
+    half.write(bytes(2**20))
+    assert len(list(half.folder.iterdir())) == 1
+    with receiving(house.context.settings.data_dir):
+        result = _thinfilm(house, "tidy")
+    assert result.returncode == 1
+    assert "still end what they receive" in result.stderr
+    assert len(list(half.folder.iterdir())) == 1
+    result = _thinfilm(house, "tidy")
+    assert result.returncode == 0, result.stderr
+    assert list(half.folder.iterdir()) == []
 
 
 @EMBEDDED

@@ -114,7 +114,7 @@ def _context(
 ) -> Iterator[Context]:
     """Open the rooms.
 
-    alone: keep every gateway with an embedded index away. upgrade: bring the tables to this version. Raises
+    alone: keep every gateway and receiver with an embedded index away. upgrade: bring the tables to this version. Raises
     UnusableDataFolder, and UnusableIndex unless the index is at this version.
     """
     settings = config.load(config_file, data_dir=data_dir)
@@ -122,7 +122,7 @@ def _context(
     data_folder.require(settings.data_dir)
     with contextlib.ExitStack() as cleanup:
         if alone and not settings.database_url:
-            cleanup.enter_context(data_folder.held(settings.data_dir))
+            cleanup.enter_context(data_folder.alone(settings.data_dir))
         database = Database(settings.index_url)
         cleanup.callback(database.dispose)
         if upgrade:

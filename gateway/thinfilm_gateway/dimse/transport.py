@@ -163,9 +163,9 @@ class AssociationSocket(transport.AssociationSocket):
                 if parts:
                     parts[0] = parts[0][sent:]
                     if deadline is not None and time.monotonic() > deadline:
+                        log.warning("association_silent", peer=self.assoc.peer, seconds=seconds)
                         raise TimeoutError("The peer takes too long for one PDU.")
-        except OSError as error:
-            log.info("connection_lost", peer=self.assoc.peer, error=str(error))
+        except OSError:
             self.event_queue.put(_CONNECTION_CLOSED)
 
     def send_some(self, parts: list[memoryview]) -> int:
