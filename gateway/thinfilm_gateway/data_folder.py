@@ -110,8 +110,8 @@ def alone(folder: Path) -> Iterator[None]:
     with held(folder), is_received_into(folder) as others_receive:
         if others_receive:
             raise UnusableDataFolder(
-                f"Receivers of a `thinfilm serve` that was killed still end what they receive into {folder}; try again in "
-                "a moment."
+                f"Receivers of a `thinfilm serve` that was killed still end what they receive into {folder}; try again "
+                "in a moment."
             )
         yield
 

@@ -114,8 +114,8 @@ def _context(
 ) -> Iterator[Context]:
     """Open the rooms.
 
-    alone: keep every gateway and receiver with an embedded index away. upgrade: bring the tables to this version. Raises
-    UnusableDataFolder, and UnusableIndex unless the index is at this version.
+    alone: keep every gateway and receiver with an embedded index away. upgrade: bring the tables to this version.
+    Raises UnusableDataFolder, and UnusableIndex unless the index is at this version.
     """
     settings = config.load(config_file, data_dir=data_dir)
     logs.configure(settings.log_level)

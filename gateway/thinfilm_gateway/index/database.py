@@ -1,7 +1,7 @@
 """The connection to the index: engine, transactions and migrations, the same on SQLite and PostgreSQL."""
 
-import functools
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +25,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 """The migrations: in a checkout a link to the top-level folder alembic/, in an installed package a folder."""
 
 BUSY_SECONDS = 60.0  # how long an SQLite writer waits for the others
+_LOOK_AGAIN_SECONDS = 0.001  # for the turn to write
+_BEGIN_WRITING = "BEGIN IMMEDIATE"
 WRITERS, READERS = 8, 24  # connections of a process to PostgreSQL at the most; SQLite has no such limit
 
 _UPGRADE_LOCK = 0x7468696E66696C6D  # names the advisory lock of PostgreSQL that keeps migrations apart
@@ -165,11 +167,8 @@ def _sqlite_engine(url: URL, *, reading: bool = False) -> Engine:
         max_overflow=-1,
         hide_parameters=True,  # they are patients' names; errors go to the log
     )
-    # We begin transactions ourselves, so that a writer waits for its turn before it has read anything. Python's driver
-    # would begin late and deferred: a transaction that reads and then writes fails at once when another wrote between.
-    begin = "BEGIN" if reading else "BEGIN IMMEDIATE"
-    event.listen(engine, "connect", functools.partial(_prepare_sqlite, reading))
-    event.listen(engine, "begin", functools.partial(_begin_sqlite, begin))
+    event.listen(engine, "connect", _prepare_reader if reading else _prepare_writer)
+    event.listen(engine, "begin", _begin_reading if reading else _begin_writing)
     return engine
 
 
@@ -185,19 +184,46 @@ def _postgres_engine(url: URL, connections: int) -> Engine:
     )
 
 
-def _prepare_sqlite(reading: bool, connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
+def _prepare_reader(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
+    _prepare_writer(connection, entry)
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute(f"PRAGMA busy_timeout = {round(1000 * BUSY_SECONDS)}")
+
+
+def _prepare_writer(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
     del entry
     for pragma in (
         "journal_mode = WAL",  # readers and the writer do not wait for each other
         "synchronous = FULL",  # a commit survives a power cut
         "foreign_keys = ON",
-        f"query_only = {'ON' if reading else 'OFF'}",
+        "busy_timeout = 0",  # a writer waits for nothing but its turn, and does so in _begin_writing
     ):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_sqlite(begin: str, connection: Connection) -> None:
-    connection.exec_driver_sql(begin)
+def _begin_reading(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _begin_writing(connection: Connection) -> None:
+    """Begin a transaction, so that a writer waits for its turn before it has read anything.
+
+    Python's driver would begin late and deferred: a transaction that reads and then writes fails at once when another
+    wrote in between. SQLite itself would look for its turn after 1, 2, 5, 10 ms and so on, while those before us need
+    two or three.
+    """
+    driver: Any = connection.connection.driver_connection
+    deadline = time.monotonic() + BUSY_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            driver.execute(_BEGIN_WRITING)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # the rest says more exactly what is locked
+                break
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        else:
+            return
+    connection.exec_driver_sql(_BEGIN_WRITING)  # raises as SQLAlchemy does
 
 
 def _current_revision(connection: Connection) -> str | None:

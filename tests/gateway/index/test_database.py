@@ -1,6 +1,7 @@
 import contextlib
 import multiprocessing
 import sqlite3
+import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -10,7 +11,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import insert, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from support.index_processes import upgrade
 from support.received import QUIET, received, series_of
@@ -142,11 +143,40 @@ def test_a_writer_goes_on_while_a_reader_streams(database: Database) -> None:
 
 def test_sqlite_survives_a_power_cut_by_its_settings(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'index.sqlite'}")
-    with database.reading() as session:
-        pragmas = {name: session.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous")}
-        assert pragmas == {"journal_mode": "wal", "synchronous": 2}
-        assert session.scalar(text("PRAGMA foreign_keys")) == 1
-        assert session.scalar(text("PRAGMA busy_timeout")) >= 30_000
+    for transaction in (database.session, database.reading):
+        with transaction() as session:
+            pragmas = {name: session.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous")}
+            assert pragmas == {"journal_mode": "wal", "synchronous": 2}
+            assert session.scalar(text("PRAGMA foreign_keys")) == 1
+    database.dispose()
+
+
+def test_writers_wait_for_their_turn(database: Database) -> None:
+    written = threading.Event()
+
+    def write() -> None:
+        register_all(database, [received()], QUIET)
+        written.set()
+
+    waiting = threading.Thread(target=write)
+    with database.session() as session:
+        session.execute(insert(AuditEvent).values(at=received().received_at, kind="test", detail=""))
+        waiting.start()
+        if database.is_sqlite:
+            assert not written.wait(0.5)
+    waiting.join(20)
+    assert written.is_set()
+
+
+def test_a_writer_whose_turn_does_not_come_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    database.upgrade()
+    monkeypatch.setattr("thinfilm_gateway.index.database.BUSY_SECONDS", 0.2)
+    with database.session() as session:
+        session.execute(text("SELECT 1"))
+        with pytest.raises(OperationalError, match="locked"):
+            register_all(database, [received()], QUIET)
+    register_all(database, [received()], QUIET)
     database.dispose()
 
 
