@@ -16,6 +16,7 @@ from thinfilm_gateway.archive import part10
 from thinfilm_gateway.archive.spool import Spool
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.dimse.server import Receiver, serve_receiver
+from thinfilm_gateway.dimse.sharing import Shared
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.models import Instance
 
@@ -65,12 +66,12 @@ class Running:
 
 
 @contextlib.contextmanager
-def running_receiver(folder: Path, **overrides: object) -> Iterator[Running]:
-    """Run a receiver in this process, on a free port and an index of its own under `folder`."""
+def running_receiver(folder: Path, shared: Shared | None = None, **overrides: object) -> Iterator[Running]:
+    """Run a receiver in this process, on a free port, or a shared one, and an index of its own under `folder`."""
     settings = _settings(folder, **{"dicom_port": 0, **overrides})
     database = Database(settings.index_url)
     database.upgrade()
-    receiver = Receiver(settings)
+    receiver = Receiver(settings, shared)
     receiver.start()
     try:
         spool = Spool(settings.spool_dir)

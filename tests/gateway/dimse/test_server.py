@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from support import dcmtk
 from support.datasets import ct_series
 from support.receiver import Running, receiver_process, running_receiver, wait_until
 from support.scu import Answer, storage_user, store_all
-from support.servers import free_port
 from thinfilm_gateway.archive.part10 import IMPLEMENTATION_CLASS_UID
-from thinfilm_gateway.dimse import status
+from thinfilm_gateway.dimse import sharing, status
+from thinfilm_gateway.dimse.sharing import Shared
 
 VERIFICATION = "1.2.840.10008.1.1"
 CT, OTHER_CT = ct_series(2)
@@ -47,11 +48,21 @@ def test_a_class_that_has_no_service_is_refused_and_the_association_goes_on(tmp_
         association.release()
 
 
-def test_receivers_share_a_port(tmp_path: Path) -> None:
-    port = free_port()
-    with running_receiver(tmp_path / "one", dicom_port=port), running_receiver(tmp_path / "two", dicom_port=port):
-        for _ in range(20):
-            dcmtk.echoscu(port).check()
+def test_receivers_share_a_port_and_its_associations(tmp_path: Path) -> None:
+    one, two = sharing.loads(2)
+    with (
+        sharing.listen("127.0.0.1", 0) as listener,
+        running_receiver(tmp_path / "two", Shared(listener.dup(), None, two)) as second,
+    ):
+        with running_receiver(tmp_path / "one", Shared(listener.dup(), None, one)) as first, ExitStack() as users:
+            assert first.port == second.port == sharing.port_of(listener)
+            for _ in range(20):
+                users.enter_context(storage_user(first.port, [CT]))
+            shares = [len(running.receiver.associations) for running in (first, second) if running.receiver]
+            assert sum(shares) == 20
+            assert min(shares) > 0
+        for _ in range(5):
+            dcmtk.echoscu(second.port).check()
 
 
 def test_an_association_above_the_limit_is_rejected_for_now(tmp_path: Path) -> None:
