@@ -116,10 +116,11 @@ def test_interrupt_stops_it_in_order_too(tmp_path):
         assert gateway.process.wait(WAIT_SECONDS) == 0
 
 
-def test_a_receiver_that_dies_is_started_again_while_the_others_go_on(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_receiver_that_dies_or_is_asked_to_is_started_again(tmp_path, number):
     with running_gateway(tmp_path, **SMALL) as gateway:
         (first,) = receivers(gateway.process.pid)
-        os.kill(first, signal.SIGKILL)
+        os.kill(first, number)
         wait_until(lambda: receivers(gateway.process.pid) not in ([], [first]) and echoscu(gateway.node.port).ok)
         wait_until(lambda: gateway.health()["status"] == "ok")
 

@@ -159,7 +159,7 @@ class AssociationServer(transport.AssociationServer):
     def shutdown(self) -> None:
         """Stop listening; associations go on."""
         socketserver.BaseServer.shutdown(self)  # pynetdicom's wants to be known to the application entity
-        self.server_close()
+        self.socket.close()  # pynetdicom's server_close would shut it down, for the other receivers too
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Begin an association, which takes descriptors besides that of its connection."""
