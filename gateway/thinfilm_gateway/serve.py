@@ -66,10 +66,12 @@ def serve(settings: Settings) -> None:
         children = receivers + workers
         try:
             page = HealthPage(settings, database, lambda: _count(receivers, workers))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise CannotServe(_cannot_listen(settings.http_host, settings.http_port, error)) from None
         cleanup.callback(page.stop)
         cleanup.callback(stop_all, children)
+        for each in filter(None, (listener, tls_listener)):
+            cleanup.callback(sharing.end_listening, each)  # first of all: callers are refused, instead of waiting
         if settings.broker_url:
             from thinfilm_gateway.dispatch import Broker, Dispatcher  # Celery, which nobody else needs here
 
@@ -143,11 +145,12 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     """Listen on a port, a free one for 0, as long as the gateway runs. Raises CannotServe if it is taken."""
     try:
         listener = sharing.listen(host, port)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise CannotServe(_cannot_listen(host, port, error)) from None
     with listener:
         yield listener
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> str:
-    return f"The gateway cannot listen on {host} port {port}: {error.strerror}."
+def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> str:
+    reason = error.strerror if isinstance(error, OSError) else "this can be no name of a host"
+    return f"The gateway cannot listen on {host} port {port}: {reason}."

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -133,6 +134,7 @@ def receive(shared: Shared, settings: Settings, on_ready: Callable[[], None]) ->
     """Run one of several receivers."""
     from thinfilm_gateway.dimse.server import serve_receiver
 
+    threading.Thread(target=_after_parent, args=(shared.end_listening,), daemon=True).start()
     serve_receiver(settings, on_ready, shared)
 
 
@@ -149,7 +151,8 @@ def _run(service: Service, settings: Settings, ready: Connection) -> None:
     """Run the service of a child process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent asks us by SIGTERM
     logs.configure(settings.log_level)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end = partial(os.kill, os.getpid(), signal.SIGTERM)
+    threading.Thread(target=_after_parent, args=(end,), daemon=True).start()
     try:
         service(settings, lambda: ready.send_bytes(b"ready"))
     except Exception:
@@ -157,9 +160,9 @@ def _run(service: Service, settings: Settings, ready: Connection) -> None:
         sys.exit(1)
 
 
-def _end_with_parent() -> None:
-    """Ask this process to stop when its parent is gone, even if killed: a new `serve` needs the port."""
+def _after_parent(act: Callable[[], None]) -> None:
+    """Act when the parent of this process is gone, even if killed: a new `serve` needs folder and ports."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "Runs in a child process."
     wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)
+    act()

@@ -171,6 +171,20 @@ def test_children_end_when_the_parent_is_killed_and_a_new_one_takes_over(tmp_pat
         assert echo(second.node)
 
 
+def test_a_receiver_that_hangs_when_the_parent_is_killed_does_not_keep_the_ports(tmp_path):
+    with pytest.raises(DidNotRun), running_gateway(tmp_path, receivers=2, local_workers=0) as gateway:  # noqa: PT012
+        hanging, other = receivers(gateway.process.pid)
+        os.kill(hanging, signal.SIGSTOP)
+        gateway.process.kill()
+        gateway.process.wait()
+        wait_until(lambda: not is_running(other))
+    try:
+        with running_gateway(tmp_path, dicom_port=gateway.settings.dicom_port, **SMALL) as second:
+            assert echo(second.node)
+    finally:
+        os.kill(hanging, signal.SIGKILL)
+
+
 def test_what_was_stored_is_there_after_a_restart(tmp_path):
     files = write_files(tmp_path / "files", one_of_each().values())
     with running_gateway(tmp_path, **SMALL) as gateway:
@@ -227,6 +241,21 @@ def test_a_port_that_is_taken_is_refused_in_one_sentence(tmp_path, key):
         ports = {"dicom_port": 0, "http_port": 0, key: port}
         said = refused_serve(Settings(data_dir=tmp_path / "data", dicom_host="127.0.0.1", **ports))
     assert said == f"thinfilm: The gateway cannot listen on 127.0.0.1 port {port}: Address already in use."
+
+
+@pytest.mark.parametrize("key", ["dicom_host", "http_host"])
+def test_a_host_that_can_be_none_is_refused_in_one_sentence(tmp_path, key):
+    hosts = {"dicom_host": "127.0.0.1", key: "a..b"}
+    said = refused_serve(Settings(data_dir=tmp_path / "data", dicom_port=0, http_port=0, **hosts))
+    assert said == "thinfilm: The gateway cannot listen on a..b port 0: this can be no name of a host."
+
+
+def test_the_health_page_may_have_an_ipv6_address(tmp_path):
+    with (
+        running_gateway(tmp_path, http_host="::1", **SMALL) as gateway,
+        urllib.request.urlopen(f"http://[::1]:{gateway.settings.http_port}/health", timeout=10) as answer,
+    ):
+        assert json.load(answer)["status"] == "ok"
 
 
 def test_a_port_that_another_gateway_listens_on_is_refused(tmp_path):

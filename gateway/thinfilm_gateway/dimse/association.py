@@ -11,7 +11,7 @@ import structlog
 from pynetdicom import acse, association, evt
 from pynetdicom._globals import MODE_REQUESTOR
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
@@ -21,7 +21,12 @@ from thinfilm_gateway.dimse.command_sets import DATA_SET, NO_DATA_SET, encoded
 from thinfilm_gateway.dimse.event_reports import EventReports
 from thinfilm_gateway.dimse.messages import DataSetSink, DIMSEServiceProvider
 from thinfilm_gateway.dimse.secure_transport import Encryption, SecureAssociationSocket
-from thinfilm_gateway.dimse.transport import AssociationSocket, DULServiceProvider, fragments_to_send
+from thinfilm_gateway.dimse.transport import (
+    SMALLEST_PDU_BYTES,
+    AssociationSocket,
+    DULServiceProvider,
+    fragments_to_send,
+)
 
 log = structlog.get_logger()
 
@@ -52,7 +57,7 @@ class Rejected(Exception):
 CALLING_AE_TITLE_NOT_RECOGNIZED = (1, 1, 3)  # PS3.8 Table 9-21
 CALLED_AE_TITLE_NOT_RECOGNIZED = (1, 1, 7)
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
-_LAST_COMMAND_FRAGMENT = b"\x03"  # message control header (PS3.8 E.2)
+_NO_REASON = (1, 1, 1)
 _USER_REJECTION = 1  # of a presentation context, PS3.8 Table 9-18
 
 
@@ -126,12 +131,11 @@ class Association(association.Association):
         """
         kind = NO_DATA_SET if dataset is None else DATA_SET
         command_set = encoded({**values, "CommandField": command_field, "CommandDataSetType": kind})
-        indication = P_DATA()
-        indication.presentation_data_value_list.append((context_id, _LAST_COMMAND_FRAGMENT + command_set))
-        self.dul.send_pdu(indication)
-        if dataset is not None:
-            for fragment in fragments_to_send(context_id, dataset, self.dimse.maximum_pdu_size):
-                self.dul.send_pdu(fragment)
+        largest = self.dimse.maximum_pdu_size
+        for fragment in fragments_to_send(context_id, memoryview(command_set), largest, is_command=True):
+            self.dul.send_pdu(fragment)
+        for fragment in fragments_to_send(context_id, dataset or memoryview(b""), largest):
+            self.dul.send_pdu(fragment)
 
     def run_reactor(self) -> None:
         """Accept the association and serve its requests until it ends."""
@@ -245,6 +249,8 @@ class ACSE(acse.ACSE):
         request = self.requestor.primitive
         self.requestor.ae_title = request.calling_ae_title
         try:
+            if 0 < (largest := self.requestor.maximum_length or 0) < SMALLEST_PDU_BYTES:
+                raise Rejected(_NO_REASON, f"It takes P-DATA PDUs of at most {largest} bytes.")
             self.assoc.admit()
         except Rejected as rejected:
             log.warning("association_rejected", peer=self.assoc.peer, reason=str(rejected))

@@ -44,6 +44,7 @@ _ATTRIBUTES = {
 _HEADER = struct.Struct("<HHL")  # group, element, length
 _UID = re.compile(rb"([0-9.]{1,64})\0?")
 _NUMBER_BYTES = 2
+_PRIORITIES = (0, 1, 2)  # medium, high, low (PS3.7 E.1)
 _PLAIN_STORE_REQUEST = frozenset((0x0000, 0x0002, 0x0100, 0x0110, 0x0700, 0x0800, 0x1000))
 
 
@@ -77,7 +78,7 @@ def store_request(command_set: bytes) -> Any | None:
     sop_class, sop_instance = _UID.fullmatch(found[0x0002]), _UID.fullmatch(found[0x1000])
     if sop_class is None or sop_instance is None or not numbers.keys() >= {0x0100, 0x0110, 0x0700, 0x0800}:
         return None
-    if numbers[0x0100] != C_STORE_RQ or numbers[0x0800] == NO_DATA_SET:
+    if numbers[0x0100] != C_STORE_RQ or numbers[0x0800] == NO_DATA_SET or numbers[0x0700] not in _PRIORITIES:
         return None
     request: Any = C_STORE()
     request.AffectedSOPClassUID = sop_class[1].decode("ascii")

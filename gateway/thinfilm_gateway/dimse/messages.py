@@ -119,11 +119,13 @@ class DIMSEServiceProvider(dimse.DIMSEServiceProvider):
     def _take_command(self, fragment: Fragment) -> None:
         if self._primitive is not None:
             raise InvalidMessage("A command set came where a data set was expected.")
+        if self._command and fragment.context_id != self._context_id:
+            raise InvalidMessage("The fragments of a command set came over several presentation contexts.")
+        self._context_id = fragment.context_id
         self._command += fragment.data
         if len(self._command) > LARGEST_COMMAND_BYTES:
             raise InvalidMessage(f"A command set is longer than {LARGEST_COMMAND_BYTES} bytes.")
         if fragment.is_last:
-            self._context_id = fragment.context_id
             self._decode_command()
 
     def _decode_command(self) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import errno
 import gc
 import socket
 import socketserver
@@ -123,7 +124,12 @@ class AssociationServer(transport.AssociationServer):
         """
         if self._load is not None:
             self._load.give_way()
-        return self._patience.accept(super().get_request)
+        try:
+            return self._patience.accept(super().get_request)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # nobody listens any more: `serve` ends, and the socket only looks ready
+                time.sleep(STOP_POLL_SECONDS)
+            raise
 
     def admit(self, association: Association) -> Collection[Operation]:
         """Say what a peer may ask for. Raises Rejected."""

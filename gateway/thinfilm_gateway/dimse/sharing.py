@@ -1,12 +1,13 @@
 """What the receivers of a gateway share: the sockets that they accept from, and how many associations each one has."""
 
+import contextlib
 import multiprocessing
 import socket
 import time
 from collections.abc import MutableSequence
 from dataclasses import dataclass
 
-BACKLOG = 128  # connections that may wait to be accepted, while receivers are busy, or being started again
+BACKLOG = 1024  # connections that may wait to be accepted, while receivers are busy, or being started again
 GIVE_WAY_SECONDS = 0.005  # for each association more than the idlest receiver has
 LONGEST_WAY_SECONDS = 0.02
 
@@ -45,6 +46,18 @@ class Shared:
     tls_listener: socket.socket | None
     load: Load
 
+    def end_listening(self) -> None:
+        """Refuse further connections, here and in all processes that share the sockets."""
+        for listener in (self.listener, self.tls_listener):
+            if listener is not None:
+                end_listening(listener)
+
+
+def end_listening(listener: socket.socket) -> None:
+    """Refuse further connections, in all processes that share this socket."""
+    with contextlib.suppress(OSError):  # ended already, or closed
+        listener.shutdown(socket.SHUT_RDWR)
+
 
 def loads(receivers: int) -> list[Load]:
     """Return the loads of so many receivers, which know of one another."""
@@ -53,7 +66,10 @@ def loads(receivers: int) -> list[Load]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Listen on a port, a free one for 0. Raises OSError if anyone else does."""
+    """Listen on a port, a free one for 0.
+
+    Raises OSError if anyone else does, UnicodeError for what can be no name of a host.
+    """
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     listener = socket.socket(family)
     try:

@@ -26,6 +26,7 @@ log = structlog.get_logger()
 SEND_QUEUE_PDUS = 4  # P-DATA PDUs that may wait for a slow peer; then the sender waits too
 WAITING_MESSAGES = 8  # requests of a peer that may wait to be served; then nothing more is read from it
 LARGEST_OTHER_PDU = 1024 * 1024  # of A-ASSOCIATE, A-RELEASE and A-ABORT PDUs
+SMALLEST_PDU_BYTES = 64  # of a P-DATA PDU that a peer may want; no fragment fits into less than eight
 
 _P_DATA_TF = 0x04
 _PDU_TYPES = range(0x01, 0x08)
@@ -69,26 +70,30 @@ class ReceivedData:
 
 
 class DataToSend(P_DATA):
-    """A P-DATA request with one fragment of a data set, sent without a copy.
+    """A P-DATA request with one fragment of a command or data set, sent without a copy.
 
     The bytes under the view must stay until the peer has answered the message, or the association has ended.
     """
 
-    def __init__(self, context_id: int, data: memoryview, *, is_last: bool) -> None:
+    def __init__(self, context_id: int, control: int, data: memoryview) -> None:
+        """Send `data` under this message control header."""
         super().__init__()
         # Not through the setter: it wants bytes, and joining header and fragment would be a copy.
-        self._presentation_data_value_list = [(context_id, (_LAST_FRAGMENT if is_last else 0, data))]
+        self._presentation_data_value_list = [(context_id, (control, data))]
 
 
-def fragments_to_send(context_id: int, dataset: memoryview, maximum_pdu_bytes: int) -> Iterator[DataToSend]:
-    """Cut a data set into the P-DATA requests that a peer with this maximum PDU length takes.
+def fragments_to_send(
+    context_id: int, data: memoryview, maximum_pdu_bytes: int, *, is_command: bool = False
+) -> Iterator[DataToSend]:
+    """Cut a command or data set into the P-DATA requests that a peer with this maximum PDU length takes.
 
-    maximum_pdu_bytes: as the peer said, 0 for no limit.
+    maximum_pdu_bytes: as the peer said, 0 for no limit. One below SMALLEST_PDU_BYTES is not kept to.
     """
-    largest = min(maximum_pdu_bytes or LARGEST_OTHER_PDU, LARGEST_OTHER_PDU) - _PDV_HEADER.size
-    for start in range(0, len(dataset), largest):
-        part = dataset[start : start + largest]
-        yield DataToSend(context_id, part, is_last=start + largest >= len(dataset))
+    limit = min(maximum_pdu_bytes or LARGEST_OTHER_PDU, LARGEST_OTHER_PDU)
+    largest = max(limit, SMALLEST_PDU_BYTES) - _PDV_HEADER.size
+    for start in range(0, len(data), largest):
+        last = _LAST_FRAGMENT if start + largest >= len(data) else 0
+        yield DataToSend(context_id, int(is_command) | last, data[start : start + largest])
 
 
 class AssociationSocket(transport.AssociationSocket):

@@ -2,6 +2,7 @@
 
 import html
 import json
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -105,6 +106,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self._patience = Patience()
+        self.address_family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         super().__init__(address, handler)
 
     def get_request(self) -> Any:

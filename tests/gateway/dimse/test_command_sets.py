@@ -53,6 +53,7 @@ def test_a_plain_request_is_what_pynetdicom_makes_of_it(
     [
         {"CommandField": 0x0020},
         {"CommandDataSetType": NO_DATA_SET},
+        {"Priority": 3},
         {"AffectedSOPInstanceUID": "1.2.x"},
         {"AffectedSOPInstanceUID": "1.2\\1.3"},
         {"AffectedSOPInstanceUID": ""},
@@ -74,8 +75,9 @@ def test_an_attribute_that_comes_twice_or_of_another_group_is_left_to_pynetdicom
     assert store_request(encoded(REQUEST) + struct.pack("<HHLH", *twice, 2, 1)) is None
 
 
-@given(st.integers(0, 200), st.binary(max_size=12))
-def test_damaged_command_sets_are_left_to_pynetdicom_or_plain(cut: int, more: bytes) -> None:
-    whole = encoded(REQUEST)
-    read = store_request(whole[:cut] + more)
+@given(st.integers(0, len(encoded(REQUEST)) - 1), st.integers(0, 255), st.binary(max_size=4))
+def test_damaged_command_sets_are_left_to_pynetdicom_or_plain(place: int, octet: int, more: bytes) -> None:
+    damaged = bytearray(encoded(REQUEST))
+    damaged[place] = octet
+    read = store_request(bytes(damaged) + more)
     assert read is None or read.is_valid_request

@@ -13,9 +13,11 @@ from typing import Any
 
 import pynetdicom
 import pytest
+from pydicom import Dataset
 from pynetdicom import AE, acse, association, build_context, dimse, dimse_messages, dul, fsm, pdu, timer, transport
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from support import dcmtk
 from support.datasets import CT_IMAGE, ct_series
@@ -28,6 +30,7 @@ from thinfilm_gateway.dimse.association import Association, request_association
 from thinfilm_gateway.dimse.transport import (
     LARGEST_OTHER_PDU,
     SEND_QUEUE_PDUS,
+    SMALLEST_PDU_BYTES,
     InvalidPdu,
     _fragments,
     fragments_to_send,
@@ -138,6 +141,12 @@ def echo_command() -> bytes:
         pytest.param(0x04, struct.pack(">LBB", 2**32 - 1, 1, 3) + b"x", None, id="an item of 4 GiB"),
         pytest.param(0x04, struct.pack(">LBB", 6, 1, 3) + b"junk", None, id="a command set that is none"),
         pytest.param(0x04, struct.pack(">LBB", 6, 1, 2) + b"data", None, id="a data set without a command"),
+        pytest.param(
+            0x04,
+            struct.pack(">LBB", 4, 1, 1) + b"\0\0" + struct.pack(">LBB", 4, 3, 3) + b"\0\0",
+            None,
+            id="a command set over two contexts",
+        ),
         pytest.param(0x02, bytes(68), None, id="an A-ASSOCIATE-AC out of place"),
     ],
 )
@@ -377,6 +386,34 @@ def test_fragments_fill_the_maximum_length_and_end_with_the_last() -> None:
     assert [control for _, (control, _) in cut] == [0, 0, 2]
     assert [len(data) for _, (_, data) in cut] == [1000, 1000, 560]
     assert b"".join(data for _, (_, data) in cut) == dataset
+
+
+def test_a_command_set_is_cut_too_and_no_maximum_is_too_small_to_end() -> None:
+    command = memoryview(bytes(range(100)))
+    for maximum in (1, 6, SMALLEST_PDU_BYTES):
+        fragments = fragments_to_send(5, command, maximum, is_command=True)
+        cut = [fragment.presentation_data_value_list[0] for fragment in fragments]
+        assert [control for _, (control, _) in cut] == [1, 3]
+        assert b"".join(data for _, (_, data) in cut) == command
+
+
+def test_a_peer_that_takes_hardly_a_fragment_is_rejected_and_one_that_takes_little_is_served(receiver: Running) -> None:
+    def call(maximum: int) -> Any:
+        return AE().associate(
+            "127.0.0.1",
+            receiver.port,
+            [build_context(StudyRootQueryRetrieveInformationModelFind)],
+            "THINFILM",
+            max_pdu=maximum,
+        )
+
+    assert call(SMALLEST_PDU_BYTES - 1).is_rejected
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel, identifier.StudyInstanceUID = "STUDY", ""
+    association = call(SMALLEST_PDU_BYTES)
+    answers = association.send_c_find(identifier, StudyRootQueryRetrieveInformationModelFind)
+    assert [answer.Status for answer, _ in answers] == [0x0000]
+    association.release()
 
 
 def test_items_of_a_pdu_are_views_of_it() -> None:
