@@ -58,9 +58,9 @@ def serve(settings: Settings) -> None:
         if not settings.database_url:
             _sweep_half_objects(settings, database)
 
+        shares = [Shared(listener, tls_listener, load) for load in sharing.loads(settings.receivers)]
         receivers = [
-            Child(f"receiver {number}", partial(receive, Shared(listener, tls_listener, load)), settings)
-            for number, load in enumerate(sharing.loads(settings.receivers), 1)
+            Child(f"receiver {number}", partial(receive, shared), settings) for number, shared in enumerate(shares, 1)
         ]
         workers = [] if settings.broker_url or not settings.local_workers else [Child("worker", work, settings)]
         children = receivers + workers
@@ -70,8 +70,7 @@ def serve(settings: Settings) -> None:
             raise CannotServe(_cannot_listen(settings.http_host, settings.http_port, error)) from None
         cleanup.callback(page.stop)
         cleanup.callback(stop_all, children)
-        for each in filter(None, (listener, tls_listener)):
-            cleanup.callback(sharing.end_listening, each)  # first of all: callers are refused, instead of waiting
+        cleanup.callback(shares[0].end_listening)  # first of all: callers are refused, instead of waiting
         if settings.broker_url:
             from thinfilm_gateway.dispatch import Broker, Dispatcher  # Celery, which nobody else needs here
 

@@ -179,12 +179,7 @@ def destination(ae_title: str, sink: Sink, port: int = 0) -> Iterator[int]:
 def _take(association: Association, request: Any, context: PresentationContext, sink: Sink) -> None:
     """Take an object that the peer stores here, and say so."""
     sink(str(request.AffectedSOPInstanceUID), str(context.transfer_syntax[0]), bytes(request.sink.dataset))
-    response: dict[str, str | int] = {
-        "AffectedSOPClassUID": str(request.AffectedSOPClassUID),
-        "MessageIDBeingRespondedTo": request.MessageID,
-        "Status": status.SUCCESS,
-        "AffectedSOPInstanceUID": str(request.AffectedSOPInstanceUID),
-    }
+    response = command_sets.store_response(request, status.SUCCESS)
     association.send_message(context.context_id, command_sets.C_STORE_RSP, response)
 
 

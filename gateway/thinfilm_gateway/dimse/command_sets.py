@@ -89,6 +89,16 @@ def store_request(command_set: bytes) -> Any | None:
     return request
 
 
+def store_response(request: Any, status: int) -> dict[str, str | int]:
+    """Return the command set, of keyword -> value, of the response to a C-STORE request."""
+    return {
+        "AffectedSOPClassUID": str(request.AffectedSOPClassUID),
+        "MessageIDBeingRespondedTo": request.MessageID,
+        "Status": status,
+        "AffectedSOPInstanceUID": str(request.AffectedSOPInstanceUID),
+    }
+
+
 def _elements(command_set: bytes) -> dict[int, bytes] | None:
     """Return the values by element number; None if these are not elements of group 0000, each there once."""
     found: dict[int, bytes] = {}

@@ -50,13 +50,8 @@ class Shared:
         """Refuse further connections, here and in all processes that share the sockets."""
         for listener in (self.listener, self.tls_listener):
             if listener is not None:
-                end_listening(listener)
-
-
-def end_listening(listener: socket.socket) -> None:
-    """Refuse further connections, in all processes that share this socket."""
-    with contextlib.suppress(OSError):  # ended already, or closed
-        listener.shutdown(socket.SHUT_RDWR)
+                with contextlib.suppress(OSError):  # ended already, or closed
+                    listener.shutdown(socket.SHUT_RDWR)
 
 
 def loads(receivers: int) -> list[Load]:

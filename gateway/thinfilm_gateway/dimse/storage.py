@@ -91,15 +91,10 @@ class StorageService:
 
     def serve(self, association: Association, request: C_STORE, context: PresentationContext) -> None:
         """Examine and commit the object, and answer."""
-        response: dict[str, str | int] = {
-            "AffectedSOPClassUID": str(request.AffectedSOPClassUID),
-            "MessageIDBeingRespondedTo": request.MessageID,
-            "Status": status.SUCCESS,
-            "AffectedSOPInstanceUID": str(request.AffectedSOPInstanceUID),
-        }
         refusal = self._store(association, request, context)
+        response = command_sets.store_response(request, status.SUCCESS if refusal is None else refusal.status)
         if refusal is not None:
-            response |= {"Status": refusal.status, "ErrorComment": status.error_comment(refusal.comment)}
+            response["ErrorComment"] = status.error_comment(refusal.comment)
             log.warning(
                 "store_refused",
                 peer=association.peer,
