@@ -16,7 +16,7 @@ import pydicom.data
 from hypothesis import strategies as st
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-from thinfilm_gateway.archive import part10
+from thinfilm_gateway.dicom import part10
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"

@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from support.datasets import EncodedDataSet
-from thinfilm_gateway.archive import part10
 from thinfilm_gateway.archive.container.reader import open_container
-from thinfilm_gateway.archive.dataset import outline
 from thinfilm_gateway.archive.objects import ObjectLocation, ObjectReader
 from thinfilm_gateway.config import Settings
+from thinfilm_gateway.dicom import part10
+from thinfilm_gateway.dicom.dataset import outline
 from thinfilm_gateway.index.ingest import Outcome, Received, register_all
 from thinfilm_gateway.index.models import AuditEvent, Base, Container, Instance, Job
 from thinfilm_workers import runner

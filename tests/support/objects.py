@@ -7,9 +7,9 @@ from pathlib import Path
 from pydicom import Dataset
 
 from support.datasets import EncodedDataSet
-from thinfilm_gateway.archive import part10, values
-from thinfilm_gateway.archive.dataset import UnreadableDataSet, outline
 from thinfilm_gateway.client.files import DicomFile
+from thinfilm_gateway.dicom import part10, values
+from thinfilm_gateway.dicom.dataset import UnreadableDataSet, outline
 
 
 def dataset_of(file: Path | bytes) -> bytes:

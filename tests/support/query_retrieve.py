@@ -24,8 +24,8 @@ from sqlalchemy import insert, select
 
 from support.datasets import EncodedDataSet
 from support.receiver import Running, running_receiver
-from thinfilm_gateway.archive import part10
-from thinfilm_gateway.archive.dataset import outline
+from thinfilm_gateway.dicom import part10
+from thinfilm_gateway.dicom.dataset import outline
 from thinfilm_gateway.index.ingest import Outcome, register_all
 from thinfilm_gateway.index.ingest import Received as ReceivedObject
 from thinfilm_gateway.index.models import Instance

@@ -12,7 +12,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from thinfilm_gateway.archive.values import text
+from thinfilm_gateway.dicom.values import text
 from thinfilm_gateway.index.ingest import Received
 
 QUIET = dt.timedelta(seconds=30)

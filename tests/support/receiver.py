@@ -12,9 +12,9 @@ from pathlib import Path
 from sqlalchemy import select
 
 from support.servers import free_port
-from thinfilm_gateway.archive import part10
 from thinfilm_gateway.archive.spool import Spool
 from thinfilm_gateway.config import Settings
+from thinfilm_gateway.dicom import part10
 from thinfilm_gateway.dimse.server import Receiver, serve_receiver
 from thinfilm_gateway.dimse.sharing import Shared
 from thinfilm_gateway.index.database import Database

@@ -16,10 +16,10 @@ import pytest
 from support.datasets import EncodedDataSet, ct_series, mr_series, structured_report
 from support.house import House
 from support.mutations import mutated
-from thinfilm_gateway.archive import part10
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.objects import IntegrityError, ObjectReader
 from thinfilm_gateway.archive.store import new_key
+from thinfilm_gateway.dicom import part10
 from thinfilm_gateway.index.states import InstanceState
 from thinfilm_workers.jobs.reindex import reindex
 from thinfilm_workers.jobs.scrub import scrub

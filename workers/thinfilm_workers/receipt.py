@@ -7,9 +7,9 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from thinfilm_gateway.archive import part10
-from thinfilm_gateway.archive.dataset import UnreadableDataSet, outline
 from thinfilm_gateway.archive.spool import Spool, promised_sha256
+from thinfilm_gateway.dicom import part10
+from thinfilm_gateway.dicom.dataset import UnreadableDataSet, outline
 from thinfilm_gateway.index.ingest import Received, UnindexableDataSet, required_uids
 
 DAMAGED = "The spool file no longer has the bytes that were received."

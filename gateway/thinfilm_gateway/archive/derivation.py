@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thinfilm_codecs.blocks import SampleArray
-from thinfilm_gateway.archive.element_tree import (
+from thinfilm_gateway.dicom.element_tree import (
     EXPLICIT_LITTLE,
     PIXEL_DATA,
     Bytes,
@@ -19,8 +19,8 @@ from thinfilm_gateway.archive.element_tree import (
     MalformedElements,
     encode,
 )
-from thinfilm_gateway.archive.pixels import Packing, pixel_bytes
-from thinfilm_gateway.archive.transcode import EXPLICIT_VR_LITTLE_ENDIAN, read_elements
+from thinfilm_gateway.dicom.pixels import Packing, pixel_bytes
+from thinfilm_gateway.dicom.transcode import EXPLICIT_VR_LITTLE_ENDIAN, read_elements
 
 METHODS = {
     "near_lossless": "THINFILM_NEAR",

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from thinfilm_codecs.blocks import PixelBlock, SampleArray
-from thinfilm_gateway.archive import part10
 from thinfilm_gateway.archive.container.format import DerivationNote, DicomHeader
 from thinfilm_gateway.archive.container.frames import ReadyStack
 from thinfilm_gateway.archive.container.order import SourceFrames, StackPlan, plan
@@ -19,6 +18,7 @@ from thinfilm_gateway.archive.container.pack import CannotPack, ReadyFrames, Sou
 from thinfilm_gateway.archive.container.survey import Survey, map_file, reopen_pixels, survey
 from thinfilm_gateway.archive.derivation import TRANSFER_SYNTAX_UID, CannotDerive, LossyStep, derive
 from thinfilm_gateway.archive.permission import body_part, sample_limits, why_lossless
+from thinfilm_gateway.dicom import part10
 from thinfilm_gateway.policy import ceilings
 from thinfilm_gateway.policy.ceilings import Ceiling, LosslessOnly
 from thinfilm_gateway.policy.choice import Accepted, Outcome, choose

@@ -6,10 +6,10 @@ from pydicom import Dataset
 
 from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_gateway.archive.container.survey import Survey
-from thinfilm_gateway.archive.element_tree import Elements, MalformedElements
 from thinfilm_gateway.archive.radiograph import names_another_body_part, shows_a_breast
-from thinfilm_gateway.archive.transcode import read_elements
-from thinfilm_gateway.archive.values import integer, text
+from thinfilm_gateway.dicom.element_tree import Elements, MalformedElements
+from thinfilm_gateway.dicom.transcode import read_elements
+from thinfilm_gateway.dicom.values import integer, text
 from thinfilm_gateway.policy.ceilings import RADIOGRAPHY, lossless_only
 from thinfilm_gateway.policy.limits import SampleLimits
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from thinfilm_gateway.archive.element_tree import Elements
+from thinfilm_gateway.dicom.element_tree import Elements
 
 _BODY_PART_EXAMINED = 0x00180015
 _VIEW_POSITION = 0x00185101

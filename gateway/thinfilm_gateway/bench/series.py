@@ -11,13 +11,13 @@ import numpy as np
 import pydicom
 
 from thinfilm_codecs.blocks import BlockLayout, FrameAxis, PixelBlock
-from thinfilm_gateway.archive import part10, values
 from thinfilm_gateway.archive.container.format import DicomHeader
 from thinfilm_gateway.archive.container.order import SourceFrames, StackPlan, plan
 from thinfilm_gateway.archive.container.pack import source_frames
 from thinfilm_gateway.archive.container.survey import Survey, reopen_pixels, survey
-from thinfilm_gateway.archive.transcode import EXPLICIT_VR_LITTLE_ENDIAN, CannotTranscode, write_native
 from thinfilm_gateway.commands.compress import sources
+from thinfilm_gateway.dicom import part10, values
+from thinfilm_gateway.dicom.transcode import EXPLICIT_VR_LITTLE_ENDIAN, CannotTranscode, write_native
 
 Place = tuple[float, ...]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pydicom
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from thinfilm_gateway.archive import part10, values
-from thinfilm_gateway.archive.dataset import UnreadableDataSet, outline
+from thinfilm_gateway.dicom import part10, values
+from thinfilm_gateway.dicom.dataset import UnreadableDataSet, outline
 
 
 class NotSendable(Exception):

@@ -12,7 +12,7 @@ from typing import Any
 
 from pynetdicom.dimse_primitives import C_STORE
 
-from thinfilm_gateway.archive.element_tree import IMPLICIT_LITTLE, Element, Elements, encode
+from thinfilm_gateway.dicom.element_tree import IMPLICIT_LITTLE, Element, Elements, encode
 
 C_STORE_RQ = 0x0001
 C_STORE_RSP = 0x8001

@@ -5,8 +5,8 @@ from io import BytesIO
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.presentation import PresentationContext
 
-from thinfilm_gateway.archive.character_sets import CharacterSet
-from thinfilm_gateway.archive.element_tree import Element, Elements
+from thinfilm_gateway.dicom.character_sets import CharacterSet
+from thinfilm_gateway.dicom.element_tree import Element, Elements
 from thinfilm_gateway.dimse import contexts
 from thinfilm_gateway.dimse.identifiers import UnreadableIdentifier, decode_elements, encode_identifier, value_of
 from thinfilm_gateway.index.commitments import HeldCommitment, Reference

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pydicom.datadict import keyword_for_tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from thinfilm_gateway.archive.character_sets import GOVERNED_VRS, CharacterSet
-from thinfilm_gateway.archive.element_tree import (
+from thinfilm_gateway.dicom.character_sets import GOVERNED_VRS, CharacterSet
+from thinfilm_gateway.dicom.element_tree import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,

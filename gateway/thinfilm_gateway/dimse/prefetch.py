@@ -16,7 +16,7 @@ from thinfilm_gateway.archive.container.cache import Decoded
 from thinfilm_gateway.archive.container.decoding import ahead_bytes
 from thinfilm_gateway.archive.objects import Fetched, IntegrityError, ObjectReader, map_file
 from thinfilm_gateway.archive.store import StorageAway
-from thinfilm_gateway.archive.transcode import CannotTranscode, write_native
+from thinfilm_gateway.dicom.transcode import CannotTranscode, write_native
 from thinfilm_gateway.dimse.suboperations import NoContext, StoreContext, choose_context
 from thinfilm_gateway.index import archiving, audit
 from thinfilm_gateway.index.database import Database

@@ -8,8 +8,8 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pynetdicom.presentation import PresentationContext
 from sqlalchemy.exc import SQLAlchemyError
 
-from thinfilm_gateway.archive.character_sets import GOVERNED_VRS, CharacterSet, common_character_set
-from thinfilm_gateway.archive.element_tree import Element, Elements
+from thinfilm_gateway.dicom.character_sets import GOVERNED_VRS, CharacterSet, common_character_set
+from thinfilm_gateway.dicom.element_tree import Element, Elements
 from thinfilm_gateway.dimse import command_sets, status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.identifiers import (

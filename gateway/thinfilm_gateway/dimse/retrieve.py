@@ -13,9 +13,9 @@ from pynetdicom.dimse_primitives import C_GET
 from pynetdicom.presentation import PresentationContext
 from sqlalchemy.exc import SQLAlchemyError
 
-from thinfilm_gateway.archive.element_tree import Element
 from thinfilm_gateway.archive.objects import ObjectReader
 from thinfilm_gateway.config import Peer, Settings
+from thinfilm_gateway.dicom.element_tree import Element
 from thinfilm_gateway.dimse import command_sets, status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.delivery import Delivery

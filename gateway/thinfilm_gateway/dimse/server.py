@@ -19,9 +19,9 @@ from pynetdicom._globals import MODE_ACCEPTOR
 from thinfilm_gateway import data_folder, volumes
 from thinfilm_gateway.accepting import Patience
 from thinfilm_gateway.archive.objects import ObjectReader
-from thinfilm_gateway.archive.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from thinfilm_gateway.archive.quota import SpoolQuota
 from thinfilm_gateway.config import OPERATIONS, Operation, Settings
+from thinfilm_gateway.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from thinfilm_gateway.dimse import contexts, verification
 from thinfilm_gateway.dimse.association import (
     LOCAL_LIMIT_EXCEEDED,

@@ -9,11 +9,11 @@ from pydicom import Dataset
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
 
-from thinfilm_gateway.archive import part10, values
-from thinfilm_gateway.archive.dataset import CannotInflate, UnreadableDataSet, outline
 from thinfilm_gateway.archive.quota import SpoolQuota
 from thinfilm_gateway.archive.spool import Spool, SpoolWriter
 from thinfilm_gateway.archive.store import StorageAway
+from thinfilm_gateway.dicom import part10, values
+from thinfilm_gateway.dicom.dataset import CannotInflate, UnreadableDataSet, outline
 from thinfilm_gateway.dimse import command_sets, status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.commit import CannotCommit, Committer

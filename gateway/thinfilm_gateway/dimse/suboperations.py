@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from pynetdicom.dimse_primitives import C_STORE
 
-from thinfilm_gateway.archive.transcode import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+from thinfilm_gateway.dicom.transcode import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from thinfilm_gateway.dimse import command_sets, status
 from thinfilm_gateway.dimse.association import Association
 

@@ -13,8 +13,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from thinfilm_gateway.archive.presence import NamedCopies, Presence
-from thinfilm_gateway.archive.values import text
 from thinfilm_gateway.config import Duplicates
+from thinfilm_gateway.dicom.values import text
 from thinfilm_gateway.index import audit, jobs, returned
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.duplicates import CONTENT_CONFLICT, RELATIONAL_MISMATCH

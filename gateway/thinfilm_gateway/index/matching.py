@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Text, and_, literal, or_
 from sqlalchemy.orm import Session
 
-from thinfilm_gateway.archive.values import whole_number
+from thinfilm_gateway.dicom.values import whole_number
 from thinfilm_gateway.index.folding import fold_date, time_span
 from thinfilm_gateway.index.levels import InvalidIdentifier
 from thinfilm_gateway.index.models import storable

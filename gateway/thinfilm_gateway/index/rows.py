@@ -5,7 +5,7 @@ from typing import Any
 
 from pydicom import Dataset
 
-from thinfilm_gateway.archive.values import character_set, integer, text
+from thinfilm_gateway.dicom.values import character_set, integer, text
 from thinfilm_gateway.index.folding import fold_date, fold_person_name, fold_time
 
 Row = dict[str, Any]

@@ -28,7 +28,7 @@ from thinfilm_gateway.archive.container.format import (
     scan_run,
 )
 from thinfilm_gateway.archive.container.manifest import manifest_bytes, read_manifest
-from thinfilm_gateway.archive.pixels import Packing
+from thinfilm_gateway.dicom.pixels import Packing
 
 SIZE = 100_000
 LAYOUT = BlockLayout(3, 4, 5, 1, "int16")

@@ -20,10 +20,10 @@ from support.datasets import (
 )
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import SampleArray
-from thinfilm_gateway.archive import part10
-from thinfilm_gateway.archive.dataset import outline
 from thinfilm_gateway.archive.derivation import METHODS, CannotDerive, LossyStep, derive
-from thinfilm_gateway.archive.pixels import native_pixels
+from thinfilm_gateway.dicom import part10
+from thinfilm_gateway.dicom.dataset import outline
+from thinfilm_gateway.dicom.pixels import native_pixels
 
 STEP = LossyStep("near_lossless", "step 7", 4.81234)
 

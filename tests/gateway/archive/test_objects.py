@@ -11,11 +11,11 @@ import pytest
 
 from support.containers import PLAIN
 from support.datasets import EncodedDataSet, ct_series, one_of_each
-from thinfilm_gateway.archive import part10
 from thinfilm_gateway.archive.container.pack import Source, pack
 from thinfilm_gateway.archive.objects import IntegrityError, ObjectLocation, ObjectReader
 from thinfilm_gateway.archive.spool import Spool
 from thinfilm_gateway.archive.store import FolderStore, StorageAway, new_key
+from thinfilm_gateway.dicom import part10
 
 
 class Archive:

@@ -20,8 +20,8 @@ from thinfilm_codecs.errors import UnsupportedPixels
 from thinfilm_gateway.archive.container.format import STACK_LIMIT, FrameRun
 from thinfilm_gateway.archive.container.pack import CannotPack, Source, pack
 from thinfilm_gateway.archive.container.reader import open_container
-from thinfilm_gateway.archive.part10 import locate
 from thinfilm_gateway.archive.store import FileReader
+from thinfilm_gateway.dicom.part10 import locate
 from thinfilm_gateway.policy.lossless import treatment
 
 MIB = 1024 * 1024

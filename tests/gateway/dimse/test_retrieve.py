@@ -44,8 +44,8 @@ from support.query_retrieve import (
 )
 from support.receiver import Running, wait_until
 from support.servers import free_port
-from thinfilm_gateway.archive import part10
-from thinfilm_gateway.archive.transcode import to_native
+from thinfilm_gateway.dicom import part10
+from thinfilm_gateway.dicom.transcode import to_native
 from thinfilm_gateway.dimse import status
 from thinfilm_gateway.index.models import AuditEvent, Derivation
 from thinfilm_gateway.index.states import InstanceState

@@ -15,7 +15,7 @@ from support import dcmtk
 from support.datasets import ct_series
 from support.receiver import Running, receiver_process, running_receiver, wait_until
 from support.scu import Answer, storage_user, store_all
-from thinfilm_gateway.archive.part10 import IMPLEMENTATION_CLASS_UID
+from thinfilm_gateway.dicom.part10 import IMPLEMENTATION_CLASS_UID
 from thinfilm_gateway.dimse import sharing, status
 from thinfilm_gateway.dimse.sharing import Shared
 

@@ -42,10 +42,10 @@ from support.receiver import Running, receiver_process, running_receiver, wait_u
 from support.relay import Cut, Relay, relay
 from support.scu import Answer, StorageUser, storage_user, store_all
 from support.servers import PostgresServer, free_port, postgres, stoppable_postgres
-from thinfilm_gateway.archive import part10, values
-from thinfilm_gateway.archive.dataset import UnreadableDataSet, outline
 from thinfilm_gateway.archive.spool import Spool
 from thinfilm_gateway.archive.store import FolderStore
+from thinfilm_gateway.dicom import part10, values
+from thinfilm_gateway.dicom.dataset import UnreadableDataSet, outline
 from thinfilm_gateway.dimse import status
 from thinfilm_gateway.dimse.commit import CannotCommit, Committer
 from thinfilm_gateway.index.database import Database

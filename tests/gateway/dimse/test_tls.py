@@ -19,8 +19,8 @@ from support.datasets import ct_series, patient
 from support.query_retrieve import gateway_with, get, identifier
 from support.receiver import Running, running_receiver, wait_until
 from support.servers import free_port
-from thinfilm_gateway.archive import part10
 from thinfilm_gateway.config import Peer, Settings
+from thinfilm_gateway.dicom import part10
 from thinfilm_gateway.dimse import secure_transport
 from thinfilm_gateway.dimse.association import CALLING_AE_TITLE_NOT_RECOGNIZED, Association, request_association
 from thinfilm_gateway.dimse.secure_transport import Encryption

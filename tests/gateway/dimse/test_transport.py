@@ -24,7 +24,7 @@ from support.datasets import CT_IMAGE, ct_series
 from support.receiver import Running, running_receiver, wait_until
 from support.scu import storage_user
 from support.servers import free_port
-from thinfilm_gateway.archive import part10
+from thinfilm_gateway.dicom import part10
 from thinfilm_gateway.dimse import messages
 from thinfilm_gateway.dimse.association import Association, request_association
 from thinfilm_gateway.dimse.transport import (

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from support.received import EARLY, QUIET, received
-from thinfilm_gateway.archive.values import text
+from thinfilm_gateway.dicom.values import text
 from thinfilm_gateway.index import duplicates
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.find import Query, Root, find

@@ -9,7 +9,7 @@ from pydicom.data import get_charset_files, get_testdata_file
 from sqlalchemy import func, select, update
 
 from support.received import EARLY, QUIET, new_uid, raw_attributes, received, series_of
-from thinfilm_gateway.archive.values import text
+from thinfilm_gateway.dicom.values import text
 from thinfilm_gateway.index import archiving
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.ingest import Outcome, Received, UnindexableDataSet, register, register_all, required_uids

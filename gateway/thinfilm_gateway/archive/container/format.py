@@ -12,7 +12,7 @@ import numpy as np
 
 from thinfilm_codecs.blocks import BlockLayout
 from thinfilm_codecs.jpeg_lossless import ScanCoding
-from thinfilm_gateway.archive.pixels import Packing
+from thinfilm_gateway.dicom.pixels import Packing
 
 MIB = 1024 * 1024
 

@@ -36,7 +36,7 @@ from thinfilm_gateway.archive.container.format import (
     frame_run,
     scan_run,
 )
-from thinfilm_gateway.archive.pixels import Packing
+from thinfilm_gateway.dicom.pixels import Packing
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CODEC_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

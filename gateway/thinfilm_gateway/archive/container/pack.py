@@ -13,7 +13,6 @@ from pydicom import Dataset
 
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_codecs.jpeg_lossless import ScanCoding
-from thinfilm_gateway.archive import values
 from thinfilm_gateway.archive.ahead import in_order
 from thinfilm_gateway.archive.container.format import (
     STACK_LIMIT,
@@ -36,8 +35,9 @@ from thinfilm_gateway.archive.container.order import FrameSlice, SourceFrames, S
 from thinfilm_gateway.archive.container.report import PackedEntry, PackReport, frame_codecs, series_rows, stored_shares
 from thinfilm_gateway.archive.container.survey import FrameBytes, SourcePixels, Survey, reopen_pixels, survey
 from thinfilm_gateway.archive.container.writer import ContainerWriter
-from thinfilm_gateway.archive.dataset import UnreadableDataSet
 from thinfilm_gateway.archive.store import sync
+from thinfilm_gateway.dicom import values
+from thinfilm_gateway.dicom.dataset import UnreadableDataSet
 from thinfilm_gateway.policy.lossless import Treatment
 
 _AHEAD_BYTES = STACK_LIMIT // 2  # raw bytes of stacks that are fitted while those before them are coded

@@ -42,8 +42,8 @@ from thinfilm_gateway.archive.container.format import (
     read_section_header,
 )
 from thinfilm_gateway.archive.container.manifest import decompress, read_manifest
-from thinfilm_gateway.archive.pixels import pixel_bytes
 from thinfilm_gateway.archive.store import RangeReader
+from thinfilm_gateway.dicom.pixels import pixel_bytes
 
 _PRIVATE_CACHE_BYTES = 32 * MIB  # enough to decode each group once when entries are read in reading_order()
 

@@ -10,11 +10,11 @@ from pydicom import Dataset
 
 from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_codecs.jpeg_lossless import ScanCoding
-from thinfilm_gateway.archive import part10, values
 from thinfilm_gateway.archive.container.format import STACK_LIMIT, DicomHeader
-from thinfilm_gateway.archive.dataset import DataSetOutline, UnreadableDataSet, outline
-from thinfilm_gateway.archive.pixels import Packing, native_pixels
-from thinfilm_gateway.archive.scans import scanned_pixels
+from thinfilm_gateway.dicom import part10, values
+from thinfilm_gateway.dicom.dataset import DataSetOutline, UnreadableDataSet, outline
+from thinfilm_gateway.dicom.pixels import Packing, native_pixels
+from thinfilm_gateway.dicom.scans import scanned_pixels
 
 _MOST_CHARACTERS = 1024
 _BARE = part10.Part10(0, "", "", "", "")  # a data set without preamble and file meta information

@@ -10,8 +10,8 @@ from pydicom import Dataset
 from pydicom.data import get_charset_files
 
 from support.datasets import EXPLICIT_LITTLE, IMPLICIT_LITTLE, Attributes, Syntax, encode
-from thinfilm_gateway.archive.dataset import outline
-from thinfilm_gateway.archive.values import character_set, integer, numbers, text
+from thinfilm_gateway.dicom.dataset import outline
+from thinfilm_gateway.dicom.values import character_set, integer, numbers, text
 
 
 def attributes_of(implicit: bool = False, **values: object) -> Dataset:

@@ -6,7 +6,7 @@ from typing import IO
 
 import numpy as np
 
-from thinfilm_gateway.archive.decoders import (
+from thinfilm_gateway.dicom.decoders import (
     Decoder,
     PixelDescription,
     UndecodableFrame,
@@ -15,7 +15,7 @@ from thinfilm_gateway.archive.decoders import (
     frames,
     pack_bits,
 )
-from thinfilm_gateway.archive.element_tree import (
+from thinfilm_gateway.dicom.element_tree import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from thinfilm_gateway.archive.elements import LONG_FORM, Octets
+from thinfilm_gateway.dicom.elements import LONG_FORM, Octets
 
 IMPLEMENTATION_CLASS_UID = "2.25.206415338906812571934962203514730587402"
 IMPLEMENTATION_VERSION_NAME = "THINFILM_1"

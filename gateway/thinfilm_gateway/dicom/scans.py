@@ -11,10 +11,10 @@ import numpy as np
 
 from thinfilm_codecs.blocks import PixelBlock, SampleArray
 from thinfilm_codecs.jpeg_lossless import Scan, ScanCoding, open_scan
-from thinfilm_gateway.archive.dataset import DataSetOutline, Span
-from thinfilm_gateway.archive.elements import Octets
-from thinfilm_gateway.archive.pixels import frame_axis, spacing
-from thinfilm_gateway.archive.values import integer
+from thinfilm_gateway.dicom.dataset import DataSetOutline, Span
+from thinfilm_gateway.dicom.elements import Octets
+from thinfilm_gateway.dicom.pixels import frame_axis, spacing
+from thinfilm_gateway.dicom.values import integer
 
 _LOSSLESS_JPEG = frozenset(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"))
 _MAX_DECODED_BYTES = 256 * 1024 * 1024

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.datasets import CT_IMAGE, DEFLATED, EXPLICIT_LITTLE, bundled_files, ct_series
-from thinfilm_gateway.archive import part10
+from thinfilm_gateway.dicom import part10
 
 UIDS = st.from_regex(r"[0-9.]{0,64}", fullmatch=True)
 

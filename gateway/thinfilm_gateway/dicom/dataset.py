@@ -15,7 +15,7 @@ from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 
-from thinfilm_gateway.archive.elements import (
+from thinfilm_gateway.dicom.elements import (
     UNDEFINED_LENGTH,
     Element,
     Encoding,
@@ -69,7 +69,7 @@ class DataSetOutline:
 
     transfer_syntax_uid: as declared; implicit_vr and little_endian: as found, since some senders declare wrongly.
     attributes: top-level elements up to MAX_ATTRIBUTE_BYTES each, without the pixel data group, not yet decoded: read
-        them with archive.values, which never raises.
+        them with dicom.values, which never raises.
     pixel_data: the value of a native (7FE0,0010); None if it is absent, encapsulated, or in a deflated data set.
     encapsulated_pixel_data: the items of an encapsulated one, without the delimiter behind them; None likewise.
     """

@@ -14,7 +14,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.tag import BaseTag, Tag
 
-from thinfilm_gateway.archive.character_sets import GOVERNED_VRS, CharacterSet
+from thinfilm_gateway.dicom.character_sets import GOVERNED_VRS, CharacterSet
 
 _SPECIFIC_CHARACTER_SET = 0x00080005  # in ASCII, whatever VR it is sent with
 _PADDING = " \0\t\r\n\f"

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from thinfilm_codecs.blocks import FrameAxis, PixelBlock, SampleArray
-from thinfilm_gateway.archive.dataset import DataSetOutline, Span
-from thinfilm_gateway.archive.elements import Octets
-from thinfilm_gateway.archive.values import integer, numbers, text
+from thinfilm_gateway.dicom.dataset import DataSetOutline, Span
+from thinfilm_gateway.dicom.elements import Octets
+from thinfilm_gateway.dicom.values import integer, numbers, text
 
 _MAX_COPIED_BYTES = 256 * 1024 * 1024
 """Samples that cannot be a view of the data set (single bits, big endian) are made up to this size."""

@@ -32,9 +32,9 @@ from support.datasets import (
     with_pixels,
 )
 from thinfilm_codecs.blocks import FrameAxis
-from thinfilm_gateway.archive import part10
-from thinfilm_gateway.archive.dataset import UnreadableDataSet, outline
-from thinfilm_gateway.archive.pixels import NativePixels, Packing, native_pixels, pixel_bytes
+from thinfilm_gateway.dicom import part10
+from thinfilm_gateway.dicom.dataset import UnreadableDataSet, outline
+from thinfilm_gateway.dicom.pixels import NativePixels, Packing, native_pixels, pixel_bytes
 
 EXPLICIT = Syntax()
 LEFT_ALONE = {"SC_ybr_full_422_uncompressed.dcm", "meta_missing_tsyntax.dcm", "nested_priv_SQ.dcm", "priv_SQ.dcm"}

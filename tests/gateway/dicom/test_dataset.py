@@ -40,10 +40,10 @@ from support.datasets import (
     trailing_padding,
     uid,
 )
-from thinfilm_gateway.archive import part10
-from thinfilm_gateway.archive.dataset import DataSetOutline, Span, UnreadableDataSet, outline
-from thinfilm_gateway.archive.pixels import native_pixels, pixel_bytes
-from thinfilm_gateway.archive.values import integer, numbers, text
+from thinfilm_gateway.dicom import part10
+from thinfilm_gateway.dicom.dataset import DataSetOutline, Span, UnreadableDataSet, outline
+from thinfilm_gateway.dicom.pixels import native_pixels, pixel_bytes
+from thinfilm_gateway.dicom.values import integer, numbers, text
 
 EXPLICIT = Syntax()
 IMPLICIT = Syntax(implicit=True)

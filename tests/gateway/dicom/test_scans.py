@@ -11,8 +11,8 @@ from support.part10_files import slice_samples, write_image, write_series
 from thinfilm_codecs.blocks import FrameAxis
 from thinfilm_codecs.jpeg_lossless import scan_bytes
 from thinfilm_gateway.archive.container.format import LiteralRun, ScanRun
-from thinfilm_gateway.archive.dataset import outline
-from thinfilm_gateway.archive.scans import ScannedPixels, scanned_pixels
+from thinfilm_gateway.dicom.dataset import outline
+from thinfilm_gateway.dicom.scans import ScannedPixels, scanned_pixels
 
 LOSSLESS_JPEG = "1.2.840.10008.1.2.4.57"
 LOSSLESS_JPEG_FIRST_ORDER = "1.2.840.10008.1.2.4.70"

@@ -38,11 +38,11 @@ from support.datasets import (
     instance,
     one_of_each,
 )
-from thinfilm_gateway.archive import part10
-from thinfilm_gateway.archive.element_tree import EXPLICIT_LITTLE as EXPLICIT
-from thinfilm_gateway.archive.element_tree import IMPLICIT_LITTLE as IMPLICIT
-from thinfilm_gateway.archive.element_tree import Elements, parse
-from thinfilm_gateway.archive.transcode import CannotTranscode, to_native, write_native
+from thinfilm_gateway.dicom import part10
+from thinfilm_gateway.dicom.element_tree import EXPLICIT_LITTLE as EXPLICIT
+from thinfilm_gateway.dicom.element_tree import IMPLICIT_LITTLE as IMPLICIT
+from thinfilm_gateway.dicom.element_tree import Elements, parse
+from thinfilm_gateway.dicom.transcode import CannotTranscode, to_native, write_native
 
 TARGETS = [EXPLICIT_LITTLE, IMPLICIT_LITTLE]
 JPEG_BASELINE, JPEG_EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"

@@ -10,7 +10,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from thinfilm_gateway.archive.element_tree import Fragments
+from thinfilm_gateway.dicom.element_tree import Fragments
 
 Samples = npt.NDArray[Any]
 

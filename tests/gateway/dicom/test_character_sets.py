@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.charset import python_encoding
 
-from thinfilm_gateway.archive.character_sets import UTF_8, CharacterSet
+from thinfilm_gateway.dicom.character_sets import UTF_8, CharacterSet
 
 # Specific Character Set, bytes, text: PS3.5 Annexes H (Japanese), I (Korean), J and K (Chinese), and single-byte sets.
 EXAMPLES = [
