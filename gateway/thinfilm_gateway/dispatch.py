@@ -1,7 +1,6 @@
 """With a broker: tells the workers which jobs are due, by task name and job id, and again what the broker lost."""
 
 import datetime as dt
-import threading
 
 import structlog
 from celery import Celery
@@ -10,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_gateway.index import jobs
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.lasting_thread import LastingThread
 
 log = structlog.get_logger()
 
@@ -69,22 +69,26 @@ def send_due(database: Database, broker: Broker, resend_after: dt.timedelta = RE
     return len(due)
 
 
-class Dispatcher(threading.Thread):
+class Dispatcher(LastingThread):
     """A thread of the gateway that sends due jobs until it is stopped; an absent broker or database only delays it.
 
     It closes the broker in the end.
     """
 
     def __init__(self, database: Database, broker: Broker) -> None:
-        super().__init__(name="dispatcher", daemon=True)
+        super().__init__("dispatcher", self._dispatch)
         self._database = database
         self._broker = broker
-        self._stopping = threading.Event()
 
-    def run(self) -> None:
+    def stop(self) -> None:
+        """End the thread after the job that it is sending."""
+        super().stop()
+        self._broker.close()
+
+    def _dispatch(self) -> None:
         """Send due jobs every second."""
         away = False
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             try:
                 send_due(self._database, self._broker)
                 away = False
@@ -92,11 +96,4 @@ class Dispatcher(threading.Thread):
                 if not away:  # said once, not every second
                     log.warning("dispatch_delayed", error=str(error))
                 away = True
-            self._stopping.wait(POLL_SECONDS)
-        self._broker.close()
-
-    def stop(self) -> None:
-        """End the thread after the job that it is sending."""
-        self._stopping.set()
-        if self.is_alive():
-            self.join()
+            self.stopping.wait(POLL_SECONDS)

@@ -1,7 +1,5 @@
 """Tells the log when room for objects runs out and when there is some again, once each time."""
 
-import threading
-
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -10,6 +8,7 @@ from thinfilm_gateway.config import Settings
 from thinfilm_gateway.data_folder import Room
 from thinfilm_gateway.index import volumes
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.lasting_thread import LastingThread
 
 log = structlog.get_logger()
 
@@ -17,32 +16,24 @@ LOOK_SECONDS = 5.0
 KINDS = ("refusal", "obstacle", "warning")
 
 
-class RoomWatch(threading.Thread):
+class RoomWatch(LastingThread):
     """A thread of the gateway that looks at spool and archive every few seconds."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        super().__init__(name="room watch", daemon=True)
+        super().__init__("room watch", self._look)
         self._settings = settings
         self._database = database
-        self._stopping = threading.Event()
 
-    def run(self) -> None:
-        """Look until stopped."""
+    def _look(self) -> None:
         before = Room(None, None)
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             try:
                 with self._database.reading() as session:
                     known = volumes.known(session)
                 before = _tell_changes(before, data_folder.room(self._settings, known))
             except (SQLAlchemyError, OSError) as error:  # those who need it tell more
                 log.debug("room_not_seen", error=type(error).__name__)
-            self._stopping.wait(LOOK_SECONDS)
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopping.set()
-        if self.is_alive():
-            self.join()
+            self.stopping.wait(LOOK_SECONDS)
 
 
 def _tell_changes(before: Room, now: Room) -> Room:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from thinfilm_gateway.background import keep_linear_algebra_on_one_thread, step_
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.index import jobs
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.lasting_thread import LastingThread
 from thinfilm_gateway.stop_signal import stop_signal
 from thinfilm_workers.context import Context
 from thinfilm_workers.jobs.evict import evict
@@ -142,18 +142,17 @@ def work(settings: Settings, life_line: Connection) -> None:
     context.database.dispose()
 
 
-class _Maintenance(threading.Thread):
+class _Maintenance(LastingThread):
     """Does what is due from time to time. May be cut off anywhere: all of it survives a crash."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(name="maintenance", daemon=True)
+        super().__init__("maintenance", self._maintain)
         self._context = Context.open(settings)
-        self._stopping = threading.Event()
 
-    def run(self) -> None:
+    def _maintain(self) -> None:
         """Do each piece at once, then whenever its period is over."""
         due = dict.fromkeys(PERIODS, 0.0)
-        while not self._stopping.wait(max(0.0, min(due.values()) - time.monotonic())):
+        while not self.stopping.wait(max(0.0, min(due.values()) - time.monotonic())):
             piece = min(due, key=due.__getitem__)
             due[piece] = time.monotonic() + PERIODS[piece]
             try:
@@ -163,5 +162,5 @@ class _Maintenance(threading.Thread):
 
     def stop(self) -> None:
         """End the thread, in the middle of a piece if that takes long."""
-        self._stopping.set()
+        self.stopping.set()
         self.join(timeout=5)

@@ -1,40 +1,32 @@
 """The quota of the spool: how many bytes its files may take."""
 
-import threading
-
 import structlog
 
 from thinfilm_gateway.archive.spool import Spool
+from thinfilm_gateway.lasting_thread import LastingThread
 
 log = structlog.get_logger()
 
 MEASURE_SECONDS = 2.0  # between two measurements; what comes in meanwhile may exceed the quota
 
 
-class SpoolQuota(threading.Thread):
+class SpoolQuota(LastingThread):
     """Measures the spool again and again; looks at every file, so that what other processes write counts too."""
 
     def __init__(self, spool: Spool, quota_bytes: int) -> None:
-        super().__init__(name="spool quota", daemon=True)
+        super().__init__("spool quota", self._keep_measuring)
         self.is_reached = False
         self._spool = spool
         self._quota_bytes = quota_bytes
-        self._stopping = threading.Event()
 
     def start(self) -> None:
         """Measure, then go on in the thread."""
         self._measure()
         super().start()
 
-    def run(self) -> None:
-        """Measure until stopped."""
-        while not self._stopping.wait(MEASURE_SECONDS):
+    def _keep_measuring(self) -> None:
+        while not self.stopping.wait(MEASURE_SECONDS):
             self._measure()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopping.set()
-        self.join()
 
     def _measure(self) -> None:
         try:

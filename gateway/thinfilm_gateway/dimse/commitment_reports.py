@@ -25,6 +25,7 @@ from thinfilm_gateway.index import commitments
 from thinfilm_gateway.index.commitments import HeldCommitment
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.states import CommitmentState
+from thinfilm_gateway.lasting_thread import LastingThread
 
 log = structlog.get_logger()
 
@@ -63,10 +64,7 @@ class Reporter:
         self._handed: queue.SimpleQueue[_Handed | None] = queue.SimpleQueue()
         self._looking = threading.Lock()
         self._outgoing: set[Association] = set()
-        self._threads = [
-            threading.Thread(target=self._run, name=f"storage commitment {number}", daemon=True)
-            for number in range(1, _THREADS + 1)
-        ]
+        self._threads = [LastingThread(f"storage commitment {number}", self._run) for number in range(1, _THREADS + 1)]
 
     def start(self) -> None:
         """Start the threads."""
@@ -76,7 +74,8 @@ class Reporter:
     def stop(self) -> None:
         """Break off what is going on; another process, or the next start, takes it up."""
         self._stopping.set()
-        for _ in self._threads:
+        for thread in self._threads:
+            thread.stopping.set()
             self._handed.put(None)
         for association in list(self._outgoing):
             association.abort()

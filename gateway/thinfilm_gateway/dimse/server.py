@@ -7,9 +7,9 @@ import gc
 import socket
 import socketserver
 import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -44,6 +44,7 @@ from thinfilm_gateway.dimse.storage import StorageService
 from thinfilm_gateway.dimse.tls import acceptor_context
 from thinfilm_gateway.dimse.transport import AssociationSocket
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.lasting_thread import LastingThread
 from thinfilm_gateway.stop_signal import stop_signal
 
 log = structlog.get_logger()
@@ -240,8 +241,7 @@ class Receiver:
             tls_listener = shared.tls_listener if shared else None
             self._servers.append(server(settings.dicom_tls_port, tls_listener, encryption))
         self._threads = [
-            threading.Thread(target=one.serve_forever, args=(STOP_POLL_SECONDS,), name="accept", daemon=True)
-            for one in self._servers
+            LastingThread("accept", partial(one.serve_forever, STOP_POLL_SECONDS)) for one in self._servers
         ]
 
     @property
@@ -265,9 +265,9 @@ class Receiver:
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Accept nothing more, let what runs end for some time, abort the rest; what was acknowledged is safe."""
-        for server in self._servers:
+        for server, thread in zip(self._servers, self._threads, strict=True):
+            thread.stopping.set()
             server.shutdown()
-        for thread in self._threads:
             thread.join()
         deadline = time.monotonic() + seconds
         while (running := self.associations) and time.monotonic() < deadline:
