@@ -3,19 +3,38 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from support.datasets import ct_series, mr_series, one_of_each, patient, uid
+from support.datasets import (
+    DEFLATED,
+    IMPLICIT_LITTLE,
+    EncodedDataSet,
+    Syntax,
+    ct_series,
+    encode,
+    mr_series,
+    one_of_each,
+    patient,
+    uid,
+)
 from support.house import House, flip_byte, make_due
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_codecs.codec import Codec
+from thinfilm_gateway.archive.container.format import FRAMES
+from thinfilm_gateway.archive.container.literals import LiteralWriter
+from thinfilm_gateway.archive.container.pack import Source
+from thinfilm_gateway.archive.container.reader import sections
+from thinfilm_gateway.archive.container.report import PackReport
 from thinfilm_workers import runner
 from thinfilm_workers.jobs import compress
 
@@ -117,6 +136,129 @@ def test_a_spool_that_is_away_condemns_nothing(build_house: Callable[..., House]
     make_due(house)
     house.work()
     house.assert_archived(series)
+
+
+FILE_META = encode({0x00020000: ("UL", 28), 0x00020010: ("UI", "1.2.840.10008.1.2.1\0")}, Syntax())
+
+
+def with_file_meta(encoded: EncodedDataSet) -> EncodedDataSet:
+    return encoded._replace(dataset=FILE_META + encoded.dataset)
+
+
+def test_data_sets_that_begin_with_file_meta_elements_are_archived_with_their_series(house: House) -> None:
+    first, second, third = ct_series(3)
+    (implicit,) = ct_series(1, transfer_syntax_uid=IMPLICIT_LITTLE, first_seed=9)
+    objects = [
+        with_file_meta(first),
+        second,
+        third._replace(dataset=FILE_META[:12] + third.dataset),
+        implicit._replace(dataset=encode({0x00020010: ("UI", b"1.2\0")}, Syntax(implicit=True)) + implicit.dataset),
+    ]
+    house.receive(objects)
+    house.work()
+    house.assert_archived(objects)
+    assert [job.state for job in house.jobs()] == ["done"]
+
+
+def test_an_object_that_does_not_read_back_keeps_no_other_from_the_archive_and_is_tried_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = [*ct_series(3), ct_series(4, size=32)[3]]
+    house.receive(series)
+    put = house.context.store.put
+
+    def put_with_one_bad_entry(key: str, source: Path) -> None:
+        put(key, source)
+        with house.context.store.open(key) as reader:
+            frames = [section for kind, section in sections(reader) if kind == FRAMES]
+        if len(frames) == 2:
+            flip_byte(house.container_path(key), frames[1].offset + 16 + frames[1].length // 2)
+
+    monkeypatch.setattr(house.context.store, "put", put_with_one_bad_entry)
+    house.work()
+    assert house.states() == ["archived", "archived", "archived", "received"]
+    (job,) = house.jobs()
+    assert (job.state, job.attempts) == ("waiting", 1)
+    assert "did not read back" in str(job.error)
+    assert house.stray_files() == []
+    make_due(house)
+    house.work()
+    house.assert_archived(series)
+
+
+def test_a_spool_file_that_cannot_be_read_keeps_no_other_from_the_archive(build_house: Callable[..., House]) -> None:
+    house = build_house(max_attempts=1)
+    series = ct_series(4)
+    house.receive(series)
+    path = house.spool_path(house.instances()[2])
+    path.unlink()
+    path.mkdir()
+    house.work()
+    assert house.states() == ["archived", "archived", "as_received", "archived"]
+    (event,) = house.audits("left_as_received")
+    assert event.sop_instance_uid == series[2].sop_instance_uid
+    assert "directory" in event.detail.lower()
+
+
+@pytest.mark.parametrize("bad", [{0}, {3}, {1, 2, 5}, set(range(6))])
+def test_what_packing_cannot_keep_is_left_as_received_and_the_others_go_on(
+    build_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch, bad: set[int]
+) -> None:
+    house = build_house(max_attempts=2)
+    series = ct_series(6)
+    house.receive(series)
+    names = {series[number].sop_instance_uid for number in bad}
+    pack = compress.pack
+
+    def fail_on_some(sources: Sequence[Source], *others: Any) -> PackReport:
+        if any(source.name in names for source in sources):
+            raise RuntimeError("No codec could keep its frames.")
+        return pack(sources, *others)
+
+    monkeypatch.setattr(compress, "pack", fail_on_some)
+    house.work()
+    assert house.states() == ["received"] * 6
+    make_due(house)
+    house.work()
+    assert house.states() == ["as_received" if number in bad else "archived" for number in range(6)]
+    assert {event.sop_instance_uid for event in house.audits("left_as_received")} == names
+    assert {event.detail for event in house.audits("left_as_received")} == {"No codec could keep its frames."}
+    assert [job.state for job in house.jobs()] == ["done"]
+    assert house.stray_files() == []
+    house.assert_retrievable(series)
+
+
+def test_a_file_that_changes_while_it_is_packed_is_left_as_received_at_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = ct_series(3)
+    house.receive(series)
+    path = house.spool_path(house.instances()[1])
+    content = path.read_bytes()
+    keep = LiteralWriter.finish
+
+    def change(writer: LiteralWriter) -> Any:
+        if path.exists():
+            path.unlink()
+            path.write_bytes(content[:-100])
+        return keep(writer)
+
+    monkeypatch.setattr(LiteralWriter, "finish", change)
+    house.work()
+    assert house.states() == ["archived", "as_received", "archived"]
+    (event,) = house.audits("left_as_received")
+    assert "changed while it was packed" in event.detail
+
+
+def test_an_object_that_cannot_be_inflated_here_is_kept_as_bytes_with_its_series(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = [*ct_series(2), *ct_series(1, transfer_syntax_uid=DEFLATED, first_seed=5)]
+    house.receive(objects)
+    monkeypatch.setattr(tempfile, "tempdir", str(house.context.work_dir / "no such folder"))
+    house.work()
+    house.assert_archived(objects)
+    assert any("inflated" in event.detail for event in house.audits("codec_fallback"))
 
 
 class Lying(Codec):
@@ -245,6 +387,11 @@ MOUNTED_READ_ONLY = 'mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"; exec
 ONE_JOB = """
 from thinfilm_gateway import config, data_folder
 from thinfilm_gateway.index.volumes import KnownVolumes
+from thinfilm_gateway.archive.container.format import FRAMES
+from thinfilm_gateway.archive.container.literals import LiteralWriter
+from thinfilm_gateway.archive.container.pack import Source
+from thinfilm_gateway.archive.container.reader import sections
+from thinfilm_gateway.archive.container.report import PackReport
 from thinfilm_workers import runner
 from thinfilm_workers.context import Context
 

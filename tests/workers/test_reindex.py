@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from support.datasets import ct_series, mr_series, one_of_each, patient, structured_report
+from support.datasets import Syntax, ct_series, encode, mr_series, one_of_each, patient, structured_report
 from support.house import House, flip_byte
 from thinfilm_gateway.archive.objects import IntegrityError
 from thinfilm_gateway.index.database import Database
@@ -90,6 +90,26 @@ def test_spool_and_containers_alone_give_an_equal_index(
     assert [job.state for job in rebuilt.jobs()] == ["waiting"]
     rebuilt.work()
     rebuilt.assert_archived([*kinds, *series, *conflicting, *waiting])
+
+
+def test_data_sets_that_begin_with_file_meta_elements_are_entered_as_they_were(
+    house: House, rebuild: Callable[[], House]
+) -> None:
+    meta = encode({0x00020000: ("UL", 28), 0x00020010: ("UI", "1.2.840.10008.1.2.1\0")}, Syntax())
+    objects = [*ct_series(2), *mr_series(2)]
+    objects = [one._replace(dataset=meta + one.dataset) for one in objects]
+    house.receive(objects[:2])
+    house.work()
+    house.receive(objects[2:])
+    before = _index(house)
+    assert {row["state"] for row in before["instances"]} == {"archived", "received"}
+
+    rebuilt = rebuild()
+
+    assert reindex(rebuilt.context).damages == ()
+    assert _index(rebuilt) == before
+    rebuilt.work()
+    rebuilt.assert_archived(objects)
 
 
 def test_an_index_that_is_not_empty_is_left_as_it_is(house: House) -> None:

@@ -1,7 +1,7 @@
 """Proof that stored bytes are those that were received: their SHA-256 against the one noted at receipt."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import Container, open_container
@@ -9,9 +9,18 @@ from thinfilm_gateway.archive.spool import Spool
 from thinfilm_workers.context import Context
 from thinfilm_workers.lease import Lease
 
+_MOST_SENTENCES = 10  # of one error
+
 
 class NotProven(Exception):
-    """What was read back from storage is not what was put there."""
+    """What was read back from storage is not what was put there.
+
+    entries: those that are not; empty where the container itself is at fault.
+    """
+
+    def __init__(self, sentence: str, entries: Collection[int] = ()) -> None:
+        super().__init__(sentence)
+        self.entries = frozenset(entries)
 
 
 def prove(context: Context, key: str, sha256s: Sequence[str], lease: Lease) -> None:
@@ -19,6 +28,7 @@ def prove(context: Context, key: str, sha256s: Sequence[str], lease: Lease) -> N
 
     sha256s: one an entry. Raises NotProven, and LeaseLost.
     """
+    damages: dict[int, str] = {}
     try:
         with context.store.open(key) as reader:
             container = open_container(reader, key)
@@ -27,9 +37,11 @@ def prove(context: Context, key: str, sha256s: Sequence[str], lease: Lease) -> N
             for entry in container.each(container.reading_order()):
                 lease.check()
                 if damage := container_damage(container, entry, sha256s[entry]):
-                    raise NotProven(f"{container.entries[entry].name} did not read back: {damage}")
+                    damages[entry] = f"{container.entries[entry].name} did not read back: {damage}"
     except (DamagedContainer, OSError) as error:
         raise NotProven(f"The container cannot be read back: {error}") from error
+    if damages:
+        raise NotProven(" ".join(list(damages.values())[:_MOST_SENTENCES]), damages)
 
 
 def entry_sha256(container: Container, entry: int | None) -> str | None:

@@ -14,6 +14,7 @@ IMPLEMENTATION_VERSION_NAME = "THINFILM_1"
 _PRIVATE_INFORMATION_CREATOR_UID = IMPLEMENTATION_CLASS_UID
 
 _PREFIX_END = 132
+_GROUP_LENGTH = struct.pack("<HH2sH", 0x0002, 0x0000, b"UL", 4)
 
 
 @dataclass(frozen=True)
@@ -54,31 +55,24 @@ def build(
             _receipt(received_at) if received_at else b"",
         )
     )
-    group_length = struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(elements))
-    return bytes(128) + b"DICM" + group_length + elements
+    return bytes(128) + b"DICM" + _GROUP_LENGTH + struct.pack("<L", len(elements)) + elements
 
 
 def locate(buffer: Octets) -> Part10 | None:
     """Read the header at the start of a file. None: there is no Part 10 header, or it is damaged.
 
-    The end of group 0002 is found element by element, because its group length is often wrong.
+    The group length says where the data set of our own files begins, which may have elements of group 0002 itself. In
+    the files of others it is often wrong, so that the end of group 0002 is found element by element.
     """
     with memoryview(buffer) as view:
         if bytes(view[128:_PREFIX_END]) != b"DICM":
             return None
-        values: dict[int, bytes] = {}
-        offset = _PREFIX_END
-        try:
-            for element, value_offset, end in _meta_elements(view):
-                if end - value_offset <= 1024:
-                    values[element] = bytes(view[value_offset:end])
-                offset = end
-        except (struct.error, ValueError):
-            return None
-    if not values:
+        found = _own_meta(view) or _meta(view)
+    if found is None:
         return None
+    values, dataset_offset = found
     return Part10(
-        dataset_offset=offset,
+        dataset_offset=dataset_offset,
         transfer_syntax_uid=_text(values, 0x0010),
         sop_class_uid=_text(values, 0x0002),
         sop_instance_uid=_text(values, 0x0003),
@@ -86,6 +80,33 @@ def locate(buffer: Octets) -> Part10 | None:
         source_address=_text(values, 0x0026),
         received_at=_received_at(values),
     )
+
+
+def _own_meta(view: memoryview) -> tuple[dict[int, bytes], int] | None:
+    """Read group 0002 up to where its group length says; None if that fits no element, or we did not write it."""
+    begin = _PREFIX_END + len(_GROUP_LENGTH)
+    if bytes(view[_PREFIX_END:begin]) != _GROUP_LENGTH:
+        return None
+    end = begin + 4 + int.from_bytes(view[begin : begin + 4], "little")
+    with view[:end] as claimed:
+        found = _meta(claimed)
+    if found is None or found[1] != end or _text(found[0], 0x0012) != IMPLEMENTATION_CLASS_UID:
+        return None
+    return found
+
+
+def _meta(view: memoryview) -> tuple[dict[int, bytes], int] | None:
+    """Return the short values of group 0002 and where it ends; None if there is none, or it is cut off."""
+    values: dict[int, bytes] = {}
+    offset = _PREFIX_END
+    try:
+        for element, value_offset, end in _meta_elements(view):
+            if end - value_offset <= 1024:
+                values[element] = bytes(view[value_offset:end])
+            offset = end
+    except (struct.error, ValueError):
+        return None
+    return (values, offset) if values else None
 
 
 def _meta_elements(view: memoryview) -> Iterator[tuple[int, int, int]]:

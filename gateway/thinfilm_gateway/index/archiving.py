@@ -105,10 +105,15 @@ def give_up(session: Session, series_pk: int, reason: str) -> int:
     if session.execute(later).first() is not None:
         return 0
     waiting = pending(session, series_pk)
+    leave_as_received(session, waiting, reason)
+    return len(waiting)
+
+
+def leave_as_received(session: Session, waiting: Sequence[PendingInstance], reason: str) -> None:
+    """Let instances that wait be objects of record in the spool, and note why."""
     move_instances(session, [one.instance_pk for one in waiting], InstanceState.RECEIVED, InstanceState.AS_RECEIVED)
     for instance in waiting:
         audit.record(session, "left_as_received", instance.sop_instance_uid, detail=reason)
-    return len(waiting)
 
 
 def quarantine(session: Session, instance_pk: int, reason: str) -> bool:

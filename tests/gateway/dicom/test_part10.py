@@ -8,18 +8,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.datasets import CT_IMAGE, DEFLATED, EXPLICIT_LITTLE, bundled_files, ct_series
+from support.datasets import CT_IMAGE, DEFLATED, EXPLICIT_LITTLE, Syntax, bundled_files, ct_series, encode
 from thinfilm_gateway.dicom import part10
 
+EXPLICIT = Syntax()
 UIDS = st.from_regex(r"[0-9.]{0,64}", fullmatch=True)
 
 
 @given(UIDS, UIDS, UIDS, st.from_regex(r"([!-~]([ -~]{0,14}[!-~])?)?", fullmatch=True), st.binary(max_size=9))
 def test_what_is_built_is_located(sop_class: str, instance: str, syntax: str, title: str, behind: bytes) -> None:
     header = part10.build(sop_class, instance, syntax, title)
-    if behind[:2] == b"\x02\x00":
-        behind = b""
     assert part10.locate(header + behind) == part10.Part10(len(header), syntax, sop_class, instance, title)
+
+
+@given(st.sampled_from([EXPLICIT, Syntax(implicit=True), Syntax(big=True)]), st.binary(max_size=9))
+def test_a_data_set_that_has_file_meta_elements_begins_where_we_began_it(syntax: Syntax, behind: bytes) -> None:
+    header = part10.build(CT_IMAGE, "1.2.3", EXPLICIT_LITTLE, "SENDER")
+    inside = encode({0x00020000: ("UL", 28), 0x00020010: ("UI", "1.2"), 0x00020012: ("UI", "1.3")}, syntax)
+    located = part10.locate(header + inside + behind)
+    assert located == part10.Part10(len(header), EXPLICIT_LITTLE, CT_IMAGE, "1.2.3", "SENDER")
+
+
+def test_the_group_length_of_others_is_not_believed_even_where_an_element_ends() -> None:
+    header = part10.build(CT_IMAGE, "1.2.3", EXPLICIT_LITTLE)
+    own = part10.IMPLEMENTATION_CLASS_UID.encode("ascii")
+    assert own in header
+    foreign = header.replace(own, own[:-1] + b"9")
+    appended = foreign + encode({0x00020016: ("AE", "LATER ")}, EXPLICIT)
+    located = part10.locate(appended + b"\x08\x00")
+    assert located is not None
+    assert (located.dataset_offset, located.source_ae_title) == (len(appended), "LATER")
 
 
 def test_when_and_whence_an_object_came_is_kept() -> None:

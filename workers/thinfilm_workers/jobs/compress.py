@@ -2,22 +2,23 @@
 
 import errno
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from thinfilm_gateway import data_folder
-from thinfilm_gateway.archive.container.pack import Source, pack
+from thinfilm_gateway.archive.container.pack import CannotPack, Source, pack
 from thinfilm_gateway.archive.container.report import PackReport
-from thinfilm_gateway.archive.store import new_key
+from thinfilm_gateway.archive.store import StorageAway, new_key
 from thinfilm_gateway.config import GIB
 from thinfilm_gateway.index import archiving, audit, volumes
 from thinfilm_gateway.index.archiving import PendingInstance, Placement
 from thinfilm_gateway.index.jobs import ClaimedJob
 from thinfilm_workers.context import Context
-from thinfilm_workers.effort import Effort, effort
+from thinfilm_workers.effort import effort
 from thinfilm_workers.lease import Lease, LeaseLost
 from thinfilm_workers.proof import NotProven, prove, spool_damage
 
@@ -32,14 +33,18 @@ _UID = re.compile(r"[0-9][0-9.]{0,63}")
 def compress_series(context: Context, job: ClaimedJob, lease: Lease) -> None:
     """Bring all instances of the job's series that wait for it into containers.
 
-    Damaged spool files are quarantined and left out. Instances that arrive meanwhile are left to the series' next job.
-    Raises NotProven if a container did not read back, LeaseLost if another worker has the job by now, and whatever
-    files and database raise. What was committed before stays; a further run does what is left.
+    Damaged spool files are quarantined and left out, and what cannot be packed is left as received: no instance keeps
+    the others from being archived. Instances that arrive meanwhile are left to the series' next job.
+    Raises NotProven if a container did not read back and what files raise, for a part of the series perhaps when all
+    others are done; LeaseLost if another worker has the job by now; and whatever the database raises. What was
+    committed before stays; a further run does what is left.
     """
+    run = _Run(context, job, lease)
     for portion in portions(_pending(context, job)):
         check_archive(context)
-        if sound := _without_damaged(context, portion, lease):
-            _archive(context, sound, effort(context, job), lease)
+        run.archive(run.readable(portion))
+    if run.troubles:
+        raise run.troubles[0]
 
 
 class Sized(Protocol):
@@ -82,49 +87,110 @@ def check_archive(context: Context) -> None:
         raise OSError(errno.ENOSPC, f"The archive is full: {full}")
 
 
-def _without_damaged(context: Context, portion: Sequence[PendingInstance], lease: Lease) -> list[PendingInstance]:
-    """Quarantine the instances whose spool file is damaged; return the others."""
-    sound = []
-    for instance in portion:
-        lease.check()
-        damage = spool_damage(context.spool, instance.spool_name, instance.dataset_offset, instance.sha256)
-        if damage is None:
-            sound.append(instance)
-            continue
-        log.error("spool_file_damaged", sop_instance_uid=instance.sop_instance_uid, reason=damage)
-        with context.database.session() as session:
-            archiving.quarantine(session, instance.instance_pk, damage)
-    return sound
+class _Run:
+    """One attempt. troubles: what was raised for instances that were left out, which a further attempt may archive."""
+
+    def __init__(self, context: Context, job: ClaimedJob, lease: Lease) -> None:
+        self.troubles: list[Exception] = []
+        self._context = context
+        self._job = job
+        self._lease = lease
+
+    def readable(self, portion: Sequence[PendingInstance]) -> list[PendingInstance]:
+        """Quarantine the instances whose spool file is damaged; return those whose file is as it was received."""
+        sound = []
+        for instance in portion:
+            self._lease.check()
+            try:
+                damage = spool_damage(
+                    self._context.spool, instance.spool_name, instance.dataset_offset, instance.sha256
+                )
+            except OSError as error:
+                log.warning("spool_file_not_read", sop_instance_uid=instance.sop_instance_uid, error=str(error))
+                self.troubles.append(error)
+                continue
+            if damage is None:
+                sound.append(instance)
+                continue
+            log.error("spool_file_damaged", sop_instance_uid=instance.sop_instance_uid, reason=damage)
+            with self._context.database.session() as session:
+                archiving.quarantine(session, instance.instance_pk, damage)
+        return sound
+
+    def archive(self, instances: Sequence[PendingInstance]) -> None:
+        """Bring instances into one container, without those that keep the others out of it."""
+        if not instances:
+            return
+        try:
+            self._archive(instances)
+        except CannotPack as error:
+            if error.source is not None:
+                self._leave_as_received(instances[error.source], str(error))
+                self.archive(_without(instances, {error.source}))
+            else:
+                self._archive_apart(instances, error)
+        except NotProven as error:
+            others = _without(instances, error.entries)
+            if not error.entries or not others:
+                raise
+            self.troubles.append(error)
+            self._archive(others)
+        except (OSError, LeaseLost, SQLAlchemyError, StorageAway):
+            raise
+        except Exception as error:
+            if self._job.attempts < self._context.settings.max_attempts:
+                raise  # the next attempt asks for less
+            self._archive_apart(instances, error)
+
+    def _archive_apart(self, instances: Sequence[PendingInstance], error: Exception) -> None:
+        """Find out by halves which of the instances it is that cannot be packed."""
+        if len(instances) == 1:
+            self._leave_as_received(instances[0], str(error) or type(error).__name__)
+            return
+        middle = len(instances) // 2
+        self.archive(instances[:middle])
+        self.archive(instances[middle:])
+
+    def _leave_as_received(self, instance: PendingInstance, reason: str) -> None:
+        log.error("instance_left_as_received", sop_instance_uid=instance.sop_instance_uid, reason=reason)
+        with self._context.database.session() as session:
+            self._lease.confirm(session)
+            archiving.leave_as_received(session, [instance], reason)
+
+    def _archive(self, instances: Sequence[PendingInstance]) -> None:
+        """Bring instances into one new container, unless another run was faster with all of them."""
+        context, lease = self._context, self._lease
+        key = new_key()
+        packed = context.work_dir / key.rpartition("/")[2]
+        sources = [
+            Source(context.spool.path(instance.spool_name), name)
+            for instance, name in zip(instances, _names(instances), strict=True)
+        ]
+        tried = effort(context, self._job)
+        try:
+            report = pack(sources, packed, tried.treatment, lambda count: lease.check(), tried.threads)
+            lease.check()
+            context.store.put(key, packed)
+        finally:
+            packed.unlink(missing_ok=True)
+        try:
+            prove(context, key, [instance.sha256 for instance in instances], lease)
+            with context.database.session() as session:
+                lease.confirm(session)
+                taken = _record(session, key, instances, report)
+        except (NotProven, LeaseLost) as error:
+            # Nothing refers to it. After any other error the commit may have gone through unseen: the sweep finds out.
+            context.store.delete(key)
+            if isinstance(error, NotProven):
+                _note(context, "not_proven", str(error))
+            raise
+        if not taken:
+            context.store.delete(key)
+        log.info("container_archived", key=key, instances=len(taken), bytes=report.archive_bytes)
 
 
-def _archive(context: Context, instances: Sequence[PendingInstance], effort: Effort, lease: Lease) -> None:
-    """Bring instances into one new container, unless another run was faster with all of them."""
-    key = new_key()
-    packed = context.work_dir / key.rpartition("/")[2]
-    sources = [
-        Source(context.spool.path(instance.spool_name), name)
-        for instance, name in zip(instances, _names(instances), strict=True)
-    ]
-    try:
-        report = pack(sources, packed, effort.treatment, lambda count: lease.check(), effort.threads)
-        lease.check()
-        context.store.put(key, packed)
-    finally:
-        packed.unlink(missing_ok=True)
-    try:
-        prove(context, key, [instance.sha256 for instance in instances], lease)
-        with context.database.session() as session:
-            lease.confirm(session)
-            taken = _record(session, key, instances, report)
-    except (NotProven, LeaseLost) as error:
-        # Nothing refers to it. After any other error the commit may have gone through unseen: the sweep finds out.
-        context.store.delete(key)
-        if isinstance(error, NotProven):
-            _note(context, "not_proven", str(error))
-        raise
-    if not taken:
-        context.store.delete(key)
-    log.info("container_archived", key=key, instances=len(taken), bytes=report.archive_bytes)
+def _without(instances: Sequence[PendingInstance], numbers: Collection[int]) -> list[PendingInstance]:
+    return [instance for number, instance in enumerate(instances) if number not in numbers]
 
 
 def _names(instances: Sequence[PendingInstance]) -> Iterator[str]:

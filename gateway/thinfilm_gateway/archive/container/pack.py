@@ -45,7 +45,14 @@ _FARTHEST_MM = 1e6  # a place farther away is no place in a patient
 
 
 class CannotPack(Exception):
-    """The files cannot be packed as they are; the message is one sentence."""
+    """The files cannot be packed as they are; the message is one sentence.
+
+    source: number of the file that keeps the others from being packed; None where it is not one alone.
+    """
+
+    def __init__(self, sentence: str, source: int | None = None) -> None:
+        super().__init__(sentence)
+        self.source = source
 
 
 @dataclass(frozen=True)
@@ -268,17 +275,18 @@ class _Packer:
     def _samples(self, piece: FrameSlice) -> SampleArray:
         """Open the frames of a source again: not all sources could stay open at a time."""
         if self._reopened is None or self._reopened[0] != piece.source:
-            self._reopened = piece.source, self._reopen(self._drafts[piece.source])
+            self._reopened = piece.source, self._reopen(piece.source)
         return self._reopened[1].block.frames(piece.first, piece.count).samples
 
-    def _reopen(self, draft: _Draft) -> SourcePixels:
+    def _reopen(self, number: int) -> SourcePixels:
+        draft = self._drafts[number]
         assert draft.dicom is not None
         try:
             pixels = reopen_pixels(draft.source.path, draft.dicom)
         except UnreadableDataSet:
             pixels = None
         if pixels is None or (pixels.block.layout, pixels.parts) != (draft.layout, draft.parts):
-            raise CannotPack(f"{draft.source.path} was changed while it was packed.")
+            raise CannotPack(f"{draft.source.path} was changed while it was packed.", number)
         return pixels
 
 

@@ -45,7 +45,7 @@ class Survey:
     data: the bytes of the file, a memory map.
     attributes: those of the data set, None where it cannot be parsed.
     pixels: None where the file is kept as literal bytes alone; its samples may be views of `data`.
-    failure: a sentence, where pixels are kept as literal bytes because reading them failed.
+    failure: a sentence, where the file or its pixels are kept as literal bytes because reading them failed.
     """
 
     data: memoryview
@@ -62,15 +62,18 @@ def survey(path: Path) -> Survey:
     sha256 = hashlib.sha256(data).hexdigest()
     header = part10.locate(data) or _BARE
     dataset = data[header.dataset_offset :]
+    found, failure = None, ""
     try:
         found = outline(dataset, header.transfer_syntax_uid)
     except UnreadableDataSet:
-        found = None
+        pass
+    except Exception as error:  # whatever is odd about the data set, the bytes are kept
+        failure = f"Its data set cannot be read: {error}"
     if header is _BARE and (found is None or not _is_object(found)):
-        return Survey(data, sha256)
+        return Survey(data, sha256, failure=failure)
     dicom = _dicom_header(header, hashlib.sha256(dataset).hexdigest(), found)
     if found is None:
-        return Survey(data, sha256, dicom)
+        return Survey(data, sha256, dicom, failure=failure)
     try:
         pixels = _pixels(found, dataset, header.dataset_offset)
     except Exception as error:  # whatever is odd about the pixels, the bytes are kept
