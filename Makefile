@@ -9,7 +9,7 @@ INSTALL = PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet --cons
 RUNTIME := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.installed-for-development
 
-.PHONY: setup demo serve test lint bench clean
+.PHONY: setup demo serve test wheel wheel-test lint bench clean
 
 setup: $(RUNTIME)
 
@@ -33,6 +33,14 @@ serve: $(RUNTIME)
 test: $(DEVELOPMENT)
 	$(VENV)/bin/python -m pytest --numprocesses 2
 
+wheel: $(VENV)/bin/python
+	rm -rf build
+	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# The wheel alone in an environment of its own: gateway, Celery worker and beat on real PostgreSQL and Redis.
+wheel-test: $(DEVELOPMENT)
+	$(VENV)/bin/python -m pytest tests/installed/check_wheel.py
+
 lint: $(DEVELOPMENT)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
@@ -47,4 +55,4 @@ bench: $(DEVELOPMENT)
 	$(VENV)/bin/thinfilm bench hostile
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

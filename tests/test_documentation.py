@@ -12,11 +12,12 @@ from pynetdicom.sop_class import _STORAGE_CLASSES
 from support.receiver import Running, running_receiver
 from thinfilm_gateway import cli
 from thinfilm_gateway.archive.derivation import METHODS
-from thinfilm_gateway.config import Settings
+from thinfilm_gateway.config import CONFIG_FILE_VARIABLE, Settings
 from thinfilm_gateway.dimse import status
 from thinfilm_gateway.dimse.tls import requestor_context
 from thinfilm_gateway.index.derived import DERIVED_ATTRIBUTES
 from thinfilm_gateway.index.keys import KEY_ATTRIBUTES
+from thinfilm_workers.cli import celery
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -135,7 +136,7 @@ def test_the_statement_has_the_terms_of_the_lossy_methods():
 
 def test_the_readme_has_every_command():
     cli._add_commands_of_other_packages()
-    groups = [("", cli.app), ("db ", cli.db), ("bench ", cli.bench)]
+    groups = [("", cli.app), ("db ", cli.db), ("bench ", cli.bench), ("celery ", celery)]
     commands = {
         prefix + (command.name or command.callback.__name__)
         for prefix, group in groups
@@ -163,11 +164,46 @@ def test_the_compose_file_names_images_settings_and_conditions_that_exist():
             expected = "service_completed_successfully" if other == "migrate" else "service_healthy"
             assert condition == {"condition": expected}, name
         for volume in service.get("volumes", []):
-            assert volume.split(":")[0] in compose["volumes"], name
-        known = {f"THINFILM_{key.upper()}" for key in cli.config.Settings.model_fields}
+            assert volume.split(":")[0] in {*compose["volumes"], "./settings"}, name
+        known = {f"THINFILM_{key.upper()}" for key in cli.config.Settings.model_fields} | {CONFIG_FILE_VARIABLE}
         settings = {key for key in service.get("environment", {}) if key.startswith("THINFILM_")}
         assert settings <= known, name
         assert name == "migrate" or "healthcheck" in service or "build" in service, name
+
+
+def test_every_process_of_the_compose_file_takes_the_peers_and_the_rest_from_one_settings_file(tmp_path, monkeypatch):
+    """As the documented steps have it: a copy of docker/thinfilm.toml in the folder that all containers see."""
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    settings_file = tmp_path / "thinfilm.toml"
+    settings_file.write_text((ROOT / "docker" / "thinfilm.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    ours = {name: service for name, service in compose["services"].items() if "build" in service}
+    assert set(ours) == {"migrate", "gateway", "worker-cpu", "beat", "worker-gpu"}
+    for name, service in ours.items():
+        assert "./settings:/etc/thinfilm:ro" in service["volumes"], name
+        assert service["environment"][CONFIG_FILE_VARIABLE] == f"/etc/thinfilm/{settings_file.name}", name
+        with monkeypatch.context() as environment:
+            for key, value in service["environment"].items():
+                environment.setenv(key, re.sub(r"\$\{\w+:-(.*?)\}", r"\1", re.sub(r"\$\{\w+:\?.*?\}", "secret", value)))
+            environment.setenv(CONFIG_FILE_VARIABLE, str(settings_file))
+            settings = cli.config.load()
+        assert [peer.ae_title for peer in settings.peers] == ["CT1", "READING1"], name
+        assert settings.database_url == "postgresql+psycopg://thinfilm:secret@postgres/thinfilm", name
+        assert settings.broker_url == "redis://redis:6379/0", name
+    published = {port.split(":")[-1] for port in ours["gateway"]["ports"]}
+    assert published == {"11112", "2762", "8080"}
+    assert "# dicom_tls_port = 2762" in settings_file.read_text(encoding="utf-8")
+
+
+def test_the_services_of_systemd_are_restarted_and_keep_their_files_to_themselves():
+    operations = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    units = operations.split("    [Unit]\n")[1:]
+    services = [re.search(r"    ExecStart=\S+/thinfilm (.*)", unit)[1] for unit in units]
+    assert services == [
+        f"{program} --config /etc/thinfilm.toml" for program in ("serve", "celery worker", "celery beat")
+    ]
+    for unit in units:
+        section = unit.split("[Install]")[0]
+        assert {"UMask=0077", "Restart=always", "LimitNOFILE=65536"} <= {line.strip() for line in section.splitlines()}
 
 
 def test_the_images_run_as_a_user_without_rights_and_say_how_they_are():

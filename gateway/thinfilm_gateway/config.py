@@ -1,4 +1,4 @@
-"""The settings: one TOML file, each key also as THINFILM_<KEY> in the environment, which wins."""
+"""The settings: one TOML file for every process, each key also as THINFILM_<KEY> in the environment, which wins."""
 
 import difflib
 import json
@@ -46,6 +46,8 @@ LARGEST_PDU_BYTES = 2**32 - 1
 """What fits the field that negotiates it (PS3.8 D.1)."""
 
 ENVIRONMENT_PREFIX = "THINFILM_"
+CONFIG_FILE_VARIABLE = "THINFILM_CONFIG"
+"""Names the settings file of every process that is not given one by --config."""
 ENVIRONMENT_OF_TESTS = frozenset({"THINFILM_DATA"})  # a folder of DICOM files for `thinfilm demo` and the tests
 
 
@@ -264,8 +266,10 @@ class Settings(BaseSettings):
 def load(file: Path | None = None, **overrides: Any) -> Settings:
     """Read the settings; `overrides` that are not None win over environment and file.
 
-    Raises ConfigError for an unreadable file, an unknown key or a value out of range.
+    Without `file`, the one that THINFILM_CONFIG names is read. Raises ConfigError for an unreadable file, an unknown
+    key or a value out of range.
     """
+    file = file or _file_of_environment()
     given = {key: value for key, value in overrides.items() if value is not None}
     from_file = _read(file) if file else {}
     from_environment = _environment()
@@ -330,6 +334,14 @@ def _to_text(key: str, value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _file_of_environment() -> Path | None:
+    """Return the settings file that the environment names. Raises ConfigError for one without a name."""
+    name = os.environ.get(CONFIG_FILE_VARIABLE)
+    if name == "":
+        raise ConfigError(f"{CONFIG_FILE_VARIABLE} is empty; let it name the settings file, or unset it.")
+    return Path(name) if name else None
+
+
 def _read(file: Path) -> dict[str, Any]:
     """Return what the TOML file says. Raises ConfigError."""
     try:
@@ -349,7 +361,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _environment() -> dict[str, Any]:
     """Return what the environment variables say. Raises ConfigError."""
-    known = {ENVIRONMENT_PREFIX + key.upper() for key in Settings.model_fields} | ENVIRONMENT_OF_TESTS
+    known = {ENVIRONMENT_PREFIX + key.upper() for key in Settings.model_fields}
+    known |= ENVIRONMENT_OF_TESTS | {CONFIG_FILE_VARIABLE}
     given = (name for name in os.environ if name.upper().startswith(ENVIRONMENT_PREFIX))
     _refuse_unknown((name.upper() for name in given), known, "environment variable")
     try:

@@ -131,6 +131,27 @@ def test_a_missing_file_is_refused_in_one_sentence(tmp_path):
         load(tmp_path / "none.toml")
 
 
+def test_the_environment_names_the_file_of_whoever_is_given_none(tmp_path, monkeypatch):
+    (tmp_path / "other.toml").write_text("receivers = 7\n")
+    monkeypatch.setenv("THINFILM_CONFIG", str(write(tmp_path, "receivers = 3\n")))
+    assert load().receivers == 3
+    assert load(tmp_path / "other.toml").receivers == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("none.toml", r"^The configuration file none\.toml cannot be read: No such file or directory\.$"),
+        ("", r"^THINFILM_CONFIG is empty; let it name the settings file, or unset it\.$"),
+    ],
+)
+def test_a_file_that_the_environment_names_and_that_is_not_there_is_refused(tmp_path, monkeypatch, name, complaint):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("THINFILM_CONFIG", name)
+    with pytest.raises(ConfigError, match=complaint):
+        load()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [

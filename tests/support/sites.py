@@ -66,8 +66,8 @@ def full_site() -> Iterator[Site]:
         database.dispose()
         with (
             running_gateway(folder, **(_settings(destinations) | places)) as gateway,
-            _celery(settings, folder, "worker", "--queues=compress.cpu,maintenance", "--concurrency=2"),
-            _celery(settings, folder, "beat", f"--schedule={folder / 'schedule'}", "--pidfile="),
+            _celery(settings, folder, "worker", "--concurrency=2"),
+            _celery(settings, folder, "beat"),
         ):
             yield Site(gateway, destinations)
 
@@ -89,7 +89,7 @@ def _celery(settings: Settings, folder: Path, *arguments: str) -> Iterator[None]
     others = {key: value for key, value in os.environ.items() if not key.startswith(ENVIRONMENT_PREFIX)}
     with (folder / f"celery-{arguments[0]}.log").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "celery", "--app", "thinfilm_workers.app", *arguments],
+            [sys.executable, "-m", "thinfilm_gateway", "celery", *arguments],
             env=others | settings.to_environment(),
             cwd=folder,
             stdout=output,

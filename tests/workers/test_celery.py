@@ -1,9 +1,11 @@
 import datetime as dt
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -13,14 +15,16 @@ from support.datasets import ct_series, mr_series, structured_report
 from support.house import House
 from support.receiver import wait_until
 from support.servers import free_port, redis, stoppable_redis
-from thinfilm_gateway.config import Settings
+from thinfilm_gateway.config import ENVIRONMENT_PREFIX, Settings
 from thinfilm_gateway.dispatch import Broker, BrokerAway, Dispatcher, send_due
 from thinfilm_gateway.index.jobs import COMPRESS_CPU, COMPRESS_GPU, MAINTENANCE
 from thinfilm_gateway.index.models import Job
 from thinfilm_gateway.policy.lossless import Treatment
-from thinfilm_workers.app import create_app
+from thinfilm_workers.celery_app import create_app
 from thinfilm_workers.context import Context
 from thinfilm_workers.jobs.sweep import sweep
+
+THINFILM = (sys.executable, "-m", "thinfilm_gateway")
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +45,31 @@ def house(build_house: Callable[..., House], broker_url: str) -> Iterator[House]
 @contextmanager
 def _celery_worker(house: House, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a worker as the operations guide has it."""
-    command = [sys.executable, "-m", "celery", "--app", "thinfilm_workers.app", "worker"]
-    command += options or ("--queues", "compress.cpu,maintenance", "--concurrency", "1")
-    environment = {**os.environ, **house.context.settings.to_environment()}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    with _celery("worker", *(options or ("--concurrency", "1")), settings=house.context.settings) as process:
+        yield process
+
+
+@contextmanager
+def _celery(*arguments: str, settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program of Celery with these settings in its environment."""
+    process = subprocess.Popen(
+        [*THINFILM, "celery", *arguments],
+        env=_without_settings() | settings.to_environment(),
+        stdout=subprocess.DEVNULL,
+    )
     try:
         yield process
     finally:
         process.kill()
         process.wait()
+
+
+def _without_settings() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith(ENVIRONMENT_PREFIX)}
+
+
+def _children(process: subprocess.Popen[bytes]) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
 def _flush(url: str) -> None:
@@ -206,6 +226,96 @@ def test_messages_carry_ids_only_and_outlive_the_longest_job() -> None:
     assert app.conf.accept_content == ["json"]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_worker_and_beat_take_everything_from_one_settings_file(house: House, tmp_path: Path) -> None:
+    """No dispatcher runs: it is the sweep, which beat sends at its start, that sends the job."""
+    kept = house.context.settings
+    file = tmp_path / "site.toml"
+    file.write_text(
+        f'data_dir = "{kept.data_dir}"\ndatabase_url = "{kept.database_url}"\nbroker_url = "{kept.broker_url}"\n'
+        'lossless_codecs = ["jpegls"]\nminimum_free_bytes = 0\nlog_level = "warning"\n'
+    )
+    by_option = [*THINFILM, "celery", "worker", "--config", str(file), "--concurrency", "1"]
+    by_variable = [*THINFILM, "celery", "beat"]
+    series = ct_series(2)
+    house.receive(series)
+    with (
+        subprocess.Popen(by_option, env=_without_settings(), cwd=tmp_path, stdout=subprocess.DEVNULL) as worker,
+        subprocess.Popen(
+            by_variable, env=_without_settings() | {"THINFILM_CONFIG": str(file)}, cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+        ) as beat,
+    ):  # fmt: skip
+        try:
+            _await_archived(house)
+        finally:
+            for process in (beat, worker):
+                process.terminate()
+    assert {path.name.partition("-")[0] for path in tmp_path.iterdir()} == {"site.toml", "data", "index.sqlite"}
+    house.assert_archived(series)
+
+
+@pytest.mark.parametrize("program", ["worker", "beat"])
+@pytest.mark.parametrize(
+    ("arguments", "environment", "sentence"),
+    [
+        (["--config", "none.toml"], {}, "The configuration file none.toml cannot be read: No such file or directory."),
+        ([], {"THINFILM_CONFIG": "none.toml"}, "The configuration file none.toml cannot be read: No such file or"),
+        ([], {"THINFILM_CONFIG": ""}, "THINFILM_CONFIG is empty; let it name the settings file, or unset it."),
+        (["--data-dir", "."], {}, "Celery needs a broker_url, redis://HOST:6379/0, in the settings file"),
+        ([], {"THINFILM_BROKER_URL": "redis://127.0.0.1:1/0"}, "The data folder thinfilm-data does not exist;"),
+    ],
+)
+def test_what_a_celery_program_lacks_is_said_in_a_sentence_at_once(
+    tmp_path: Path, program: str, arguments: list[str], environment: dict[str, str], sentence: str
+) -> None:
+    command = [*THINFILM, "celery", program, *arguments]
+    ended = subprocess.run(
+        command, env=_without_settings() | environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"thinfilm: {sentence}")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_celery_itself_refuses_our_application_without_a_broker_in_a_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "celery", "--app", "thinfilm_workers.app", "worker"]
+    ended = subprocess.run(command, env=_without_settings(), cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("thinfilm: Celery needs a broker_url")
+
+
+def test_a_wrong_option_of_celery_is_explained_with_exit_status_2(tmp_path: Path) -> None:
+    command = [*THINFILM, "celery", "worker", "--data-dir", ".", "--concurency", "1"]
+    environment = _without_settings() | {"THINFILM_BROKER_URL": "redis://127.0.0.1:1/0"}
+    ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "No such option" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_processes_of_a_celery_worker_that_die_at_its_start_are_replaced(build_house: Callable[..., House]) -> None:
+    series = ct_series(2)
+    with stoppable_redis() as (url, server):
+        server.stop()  # so that the worker is still starting
+        house = build_house(broker_url=url, log_level="error")
+        house.receive(series)
+        with _celery_worker(house) as worker:
+            wait_until(lambda: bool(_children(worker)), "the pool has a process")
+            (child,) = _children(worker)
+            os.kill(child, signal.SIGKILL)
+            server.start()
+            broker = Broker(url)
+            assert send_due(house.context.database, broker) == 1
+            broker.close()
+            _await_archived(house)
+            assert worker.poll() is None
+            worker.terminate()
+            assert worker.wait(30) == 0
+    house.assert_archived(series)
+
+
 def test_numpy_is_told_to_compute_on_one_thread_before_it_is_loaded() -> None:
     program = """
 import os, sys
@@ -213,9 +323,13 @@ os.environ.pop("OPENBLAS_NUM_THREADS", None)
 import thinfilm_workers.app
 sys.exit("numpy" in sys.modules or os.environ["OPENBLAS_NUM_THREADS"] != "1")
 """
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-c", program], env=_with_broker(), check=True)
 
 
 def test_no_module_of_the_workers_loads_torch() -> None:
     program = "import sys, thinfilm_workers.tasks, thinfilm_workers.local; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-c", program], env=_with_broker(), check=True)
+
+
+def _with_broker() -> dict[str, str]:
+    return {**os.environ, "THINFILM_BROKER_URL": "redis://127.0.0.1:1/0"}

@@ -1,55 +1,23 @@
-"""The Celery application over a Redis broker; only with `broker_url`.
+"""The Celery application of this process, for the settings that file and environment give; only with `broker_url`.
 
-    celery -A thinfilm_workers.app worker -Q compress.cpu,maintenance          one a host: a process a core
-    celery -A thinfilm_workers.app worker -Q compress.gpu --pool=solo          one a GPU
-    celery -A thinfilm_workers.app beat                                        one a site: the periodic sweep
+    thinfilm celery worker                                      one a host: a process a core
+    thinfilm celery worker --queues compress.gpu --pool solo    one a GPU
+    thinfilm celery beat                                        one a site: the periodic sweep
 
-The broker carries ids of jobs and nothing else; the job table says what is to be done and whether it was.
+`celery --app thinfilm_workers.app` does the same, with the settings file named by THINFILM_CONFIG.
 """
 
+import sys
 from typing import Any
 
-from celery import Celery
-from celery.signals import setup_logging, worker_init
+import structlog
+from celery.signals import beat_init, setup_logging, worker_init, worker_ready
 
 from thinfilm_gateway import config, logs
 from thinfilm_gateway.background import keep_linear_algebra_on_one_thread, step_back
-from thinfilm_gateway.index.jobs import COMPRESS_CPU, MAINTENANCE
+from thinfilm_workers.celery_app import create_app
 
-LONGEST_JOB_SECONDS = 6 * 3600
-
-SWEEP = "thinfilm.sweep"
-EVICT = "thinfilm.evict"
-TIDY = "thinfilm.tidy"
-LOSSY_RULES = "thinfilm.lossy_rules"
-PERIODS = {SWEEP: 30.0, EVICT: 5.0, LOSSY_RULES: 600.0, TIDY: 3600.0}  # seconds between two runs
-
-
-def create_app(settings: config.Settings) -> Celery:
-    """Return the application for these settings; connects to nothing yet."""
-    app = Celery("thinfilm", broker=settings.broker_url, include=["thinfilm_workers.tasks"])
-    app.conf.update(
-        # A message is acknowledged when its job has ended; a copy that comes again finds the job taken. For the same
-        # reason a job goes on when the broker is lost: ended, it would cost its series a lease and an attempt.
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
-        worker_prefetch_multiplier=1,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
-        task_time_limit=LONGEST_JOB_SECONDS,
-        broker_transport_options={"visibility_timeout": 2 * LONGEST_JOB_SECONDS},
-        broker_connection_retry_on_startup=True,
-        task_ignore_result=True,
-        task_serializer="json",
-        accept_content=["json"],
-        task_default_queue=COMPRESS_CPU,
-        task_routes={name: {"queue": MAINTENANCE} for name in PERIODS},
-        beat_schedule={
-            name: {"task": name, "schedule": seconds, "options": {"expires": seconds}}
-            for name, seconds in PERIODS.items()
-        },
-        worker_soft_shutdown_timeout=30.0,
-    )
-    return app
+log = structlog.get_logger()
 
 
 @setup_logging.connect
@@ -66,6 +34,23 @@ def _step_back(**named: Any) -> None:
     step_back()
 
 
+@worker_ready.connect
+def _tell_ready(sender: Any, **named: Any) -> None:
+    del named
+    log.info(
+        "celery_worker_ready", node=sender.hostname, queues=sorted(queue.name for queue in sender.task_consumer.queues)
+    )
+
+
+@beat_init.connect
+def _tell_beat(**named: Any) -> None:
+    del named
+    log.info("celery_beat_ready")
+
+
 keep_linear_algebra_on_one_thread()  # before the tasks are loaded
-settings = config.load()
-app = create_app(settings)
+try:
+    settings = config.load()
+    app = create_app(settings)
+except config.ConfigError as error:
+    sys.exit(f"thinfilm: {error}")  # where Celery loads this module, it would show a traceback

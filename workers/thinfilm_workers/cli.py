@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime as dt
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,10 +24,15 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help=
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
+celery = typer.Typer(help="Workers behind a broker, and what sends them round.", no_args_is_help=True)
+OPTIONS_OF_CELERY = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for command in (worker, scrub, retry, tidy, reindex):
         app.command()(command)
+    app.add_typer(celery, name="celery")
 
 
 def worker(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
@@ -35,6 +41,46 @@ def worker(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
 
     with _context(config_file, data_dir) as context:
         run_workers(context.settings)
+
+
+@celery.command("worker", context_settings=OPTIONS_OF_CELERY)
+def celery_worker(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    config_file: ConfigFile = None,
+    queues: Annotated[
+        str, typer.Option("--queues", "-Q", metavar="A,B", help="The queues to serve.")
+    ] = f"{jobs.COMPRESS_CPU},{jobs.MAINTENANCE}",
+) -> None:
+    """Do the jobs of the queues, one process a core unless told otherwise; further options are Celery's."""
+    _run_celery(["worker", "--queues", queues, *context.args], config_file, data_dir)
+
+
+@celery.command("beat", context_settings=OPTIONS_OF_CELERY)
+def celery_beat(context: typer.Context, data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
+    """Send what is due from time to time, once a site; further options are Celery's."""
+    _run_celery(["beat", "--pidfile=", *context.args], config_file, data_dir)
+
+
+def _run_celery(arguments: Sequence[str], config_file: Path | None, data_dir: Path | None) -> None:
+    """Run a program of Celery on our application, which takes file and folder from the environment.
+
+    Raises ConfigError, UnusableDataFolder.
+    """
+    settings = config.load(config_file, data_dir=data_dir)
+    data_folder.require(settings.data_dir)
+    for name, path in ((config.CONFIG_FILE_VARIABLE, config_file), ("THINFILM_DATA_DIR", data_dir)):
+        if path is not None:
+            os.environ[name] = str(path.resolve())
+    import click  # Celery's; typer may have its own
+
+    from thinfilm_workers.app import app
+
+    try:
+        sys.exit(app.start(arguments))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
 
 
 def scrub(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: Json = False) -> None:

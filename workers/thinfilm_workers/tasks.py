@@ -6,7 +6,8 @@ from typing import Any
 from thinfilm_gateway.dispatch import RUN_JOB
 from thinfilm_gateway.index.jobs import COMPRESS_GPU
 from thinfilm_workers import runner
-from thinfilm_workers.app import EVICT, LOSSY_RULES, SWEEP, TIDY, app, settings
+from thinfilm_workers.app import app, settings
+from thinfilm_workers.celery_app import EVICT, LOSSY_RULES, SWEEP, TIDY
 from thinfilm_workers.context import Context
 from thinfilm_workers.jobs import evict, lossy_rules, sweep
 

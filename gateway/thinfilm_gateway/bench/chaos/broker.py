@@ -72,7 +72,7 @@ def _redis(program: str, port: int, folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _celery(settings: Settings, folder: Path, *arguments: str) -> Iterator[None]:
-    command = [sys.executable, "-m", "celery", "--app", "thinfilm_workers.app", *arguments]
+    command = [sys.executable, "-m", "thinfilm_gateway", "celery", *arguments]
     with _program(command, folder / f"celery-{arguments[0]}.log", environment(settings)):
         yield
 
