@@ -27,7 +27,7 @@ class Broker:
 
     def __init__(self, url: str, gpu_workers: bool = False) -> None:
         """gpu_workers: compression goes to the workers with a GPU, whatever waits for it already included."""
-        self._queues = {jobs.COMPRESS_CPU: jobs.COMPRESS_GPU} if gpu_workers else {}
+        self._gpu_workers = gpu_workers
         self._app = Celery("thinfilm-dispatch", broker=url, set_as_current=False)
         self._app.conf.update(
             task_ignore_result=True,
@@ -45,7 +45,8 @@ class Broker:
         """Put the id of a job of this queue where its workers find it. Raises BrokerAway."""
         try:
             # Celery sends to a direct queue by its bare name: it arrives even after the broker forgot all bindings.
-            self._app.send_task(RUN_JOB, args=[job_id], queue=self._queues.get(queue, queue), retry=False)
+            queue = jobs.queue_of_workers(queue, self._gpu_workers)
+            self._app.send_task(RUN_JOB, args=[job_id], queue=queue, retry=False)
         except (OperationalError, OSError) as error:
             raise BrokerAway(f"The broker does not answer: {error}") from error
 

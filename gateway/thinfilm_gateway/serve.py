@@ -13,15 +13,19 @@ from functools import partial
 
 import structlog
 
-from thinfilm_gateway import data_folder, volumes
+from thinfilm_gateway import data_folder, installation, volumes
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.dimse import sharing, tls
 from thinfilm_gateway.dimse.sharing import Shared
+from thinfilm_gateway.health_warning import HealthWarning
+from thinfilm_gateway.heart import Heart
+from thinfilm_gateway.index import heartbeats
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.lasting_thread import LastingThread
 from thinfilm_gateway.policy import lossless
 from thinfilm_gateway.stop_signal import stop_signal
 from thinfilm_gateway.supervisor import Child, receive, stop_all, supervise, work
-from thinfilm_gateway.watch import RoomWatch
+from thinfilm_gateway.watch import HealthWatch
 from thinfilm_gateway.web.health import HealthPage, Processes
 
 log = structlog.get_logger()
@@ -71,20 +75,25 @@ def serve(settings: Settings) -> None:
         cleanup.callback(page.stop)
         cleanup.callback(stop_all, children)
         cleanup.callback(shares[0].end_listening)  # first of all: callers are refused, instead of waiting
+        watch = HealthWatch(settings, database)
+        threads: list[LastingThread] = [watch]
         if settings.broker_url:
             from thinfilm_gateway.dispatch import Broker, Dispatcher  # Celery, which nobody else needs here
 
             dispatcher = Dispatcher(database, Broker(settings.broker_url, settings.gpu_workers))
             cleanup.callback(dispatcher.stop)
             dispatcher.start()
+            threads.append(dispatcher)
         for child in children:
             child.start()
         for child in receivers:
             child.await_ready(stop)
         page.start()
-        watch = RoomWatch(settings, database)
         cleanup.callback(watch.stop)
         watch.start()
+        heart = Heart(database, heartbeats.GATEWAY, (), lambda: _examine(settings, children), threads)
+        cleanup.callback(heart.stop)
+        heart.start()
         log.info(
             "ready",
             ae_title=settings.ae_title,
@@ -97,6 +106,13 @@ def serve(settings: Settings) -> None:
         supervise(children, stop)
         log.info("stopping")
     log.info("stopped")
+
+
+def _examine(settings: Settings, children: Sequence[Child]) -> list[HealthWarning]:
+    """Say what is wrong with this process and its children."""
+    troubles = {child.name: child.trouble for child in children}
+    dead = [HealthWarning(f"process_died {name}", trouble) for name, trouble in troubles.items() if trouble]
+    return dead + installation.warnings(settings)
 
 
 def _count(receivers: Sequence[Child], workers: Sequence[Child]) -> Processes:

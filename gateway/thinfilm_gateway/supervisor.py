@@ -64,6 +64,15 @@ class Child:
         """
         return self._process is not None and not wait([self._process.sentinel], 0)
 
+    @property
+    def trouble(self) -> str | None:
+        """One sentence while the process is dead, or was started a moment ago after dying young; else None."""
+        if not self.alive:
+            return f"The process {self.name} has died and is being started again; the log says why."
+        if self._early_deaths and time.monotonic() - self._started_at < HEALTHY_SECONDS:
+            return f"The process {self.name} died {self._early_deaths} times soon after its start; the log says why."
+        return None
+
     def start(self) -> None:
         """Start the process."""
         context = multiprocessing.get_context("spawn")

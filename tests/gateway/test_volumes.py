@@ -172,9 +172,9 @@ def test_the_log_and_the_health_page_tell_of_a_volume_that_goes_and_comes_back(t
         archive = gateway.settings.archive_dir
         with away(archive):
             assert "has no mark; mount its volume" in gateway.health()["reason"]
-            wait_until(lambda: "room_short" in gateway.log.read_text(), "the log says so")
+            wait_until(lambda: '"health_warning"' in gateway.log.read_text(), "the log says so")
         assert gateway.health()["status"] == "ok"
-        wait_until(lambda: "room_again" in gateway.log.read_text(), "the log says that it is over")
+        wait_until(lambda: "health_warning_over" in gateway.log.read_text(), "the log says that it is over")
 
 
 def test_a_spool_that_has_reached_its_quota_refuses_until_there_is_room(tmp_path: Path) -> None:

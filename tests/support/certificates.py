@@ -39,12 +39,12 @@ class Certificates:
         return [*shown, "--add-cert-file", str(self.authority.certificate)]
 
 
-def make_certificates(folder: Path) -> Certificates:
-    """Make them all in a folder."""
+def make_certificates(folder: Path, days: int = 2) -> Certificates:
+    """Make them all in a folder; the gateway's holds for so many days."""
     authority = _self_signed(folder, "authority", "/CN=Authority")
     return Certificates(
         authority,
-        _signed(folder, authority, "gateway", "/CN=gateway.example.org", "DNS:localhost,IP:127.0.0.1"),
+        _signed(folder, authority, "gateway", "/CN=gateway.example.org", "DNS:localhost,IP:127.0.0.1", days),
         _signed(folder, authority, "scanner", "/C=CH/O=Hospital, North/CN=ct1.example.org", "DNS:ct1.example.org"),
         _signed(folder, authority, "expired", "/CN=ct1.example.org", "DNS:ct1.example.org", days=-1),
         _self_signed(folder, "stranger", "/O=Hospital, North/CN=ct1.example.org"),

@@ -9,6 +9,7 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from thinfilm_gateway.config import Settings
+from thinfilm_gateway.heart import process_name
 from thinfilm_workers import runner
 from thinfilm_workers.context import Context
 
@@ -45,7 +46,7 @@ def _work(settings: Settings, die_at: str | None) -> None:
     if die_at:
         place, moment = die_at.rsplit(" ", 1)
         _set_trap(place, moment)
-    runner.run_next(Context.open(settings), runner.owner_name(), runner.QUEUES)
+    runner.run_next(Context.open(settings), process_name(), runner.QUEUES)
 
 
 def _set_trap(place: str, moment: str) -> None:

@@ -16,6 +16,7 @@ from thinfilm_gateway.archive.objects import ObjectLocation, ObjectReader
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.dicom import part10
 from thinfilm_gateway.dicom.dataset import outline
+from thinfilm_gateway.heart import process_name
 from thinfilm_gateway.index.ingest import Outcome, Received, register_all
 from thinfilm_gateway.index.models import AuditEvent, Base, Container, Instance, Job
 from thinfilm_workers import runner
@@ -91,7 +92,7 @@ class House:
     def work(self) -> int:
         """Do every job that is due, in this process; return how many."""
         done = 0
-        while runner.run_next(self.context, runner.owner_name(), runner.QUEUES):
+        while runner.run_next(self.context, process_name(), runner.QUEUES):
             done += 1
         return done
 

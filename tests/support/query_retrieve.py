@@ -26,6 +26,7 @@ from support.datasets import EncodedDataSet
 from support.receiver import Running, running_receiver
 from thinfilm_gateway.dicom import part10
 from thinfilm_gateway.dicom.dataset import outline
+from thinfilm_gateway.heart import process_name
 from thinfilm_gateway.index.ingest import Outcome, register_all
 from thinfilm_gateway.index.ingest import Received as ReceivedObject
 from thinfilm_gateway.index.models import Instance
@@ -217,7 +218,7 @@ def archive(running: Running, *, drop_spool: bool) -> None:
     """Compress everything that was received; `drop_spool`: let the cache forget the spool copies."""
     context = Context.open(running.settings)
     try:
-        while runner.run_next(context, runner.owner_name(), runner.QUEUES):
+        while runner.run_next(context, process_name(), runner.QUEUES):
             pass
     finally:
         context.database.dispose()

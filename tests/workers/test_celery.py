@@ -17,6 +17,8 @@ from support.receiver import wait_until
 from support.servers import free_port, redis, stoppable_redis
 from thinfilm_gateway.config import ENVIRONMENT_PREFIX, Settings
 from thinfilm_gateway.dispatch import Broker, BrokerAway, Dispatcher, send_due
+from thinfilm_gateway.index import heartbeats
+from thinfilm_gateway.index.heartbeats import Beat
 from thinfilm_gateway.index.jobs import COMPRESS_CPU, COMPRESS_GPU, MAINTENANCE
 from thinfilm_gateway.index.models import Job
 from thinfilm_gateway.policy.lossless import Treatment
@@ -329,6 +331,20 @@ sys.exit("numpy" in sys.modules or os.environ["OPENBLAS_NUM_THREADS"] != "1")
 def test_no_module_of_the_workers_loads_torch() -> None:
     program = "import sys, thinfilm_workers.tasks, thinfilm_workers.local; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], env=_with_broker(), check=True)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_celery_workers_are_counted_by_the_beats_of_the_processes_of_their_pool(house: House, pool: str) -> None:
+    def living() -> list[Beat]:
+        with house.context.database.reading() as session:
+            return heartbeats.living(session, dt.datetime.now(dt.UTC))
+
+    options = ("--queues", "compress.gpu,maintenance", "--concurrency", "2", "--pool", pool)
+    with _celery_worker(house, *options):
+        wait_until(lambda: len(living()) == (1 if pool == "solo" else 2), "they have beaten")
+        assert {(beat.kind, beat.queues) for beat in living()} == {
+            (heartbeats.CELERY_WORKER, (COMPRESS_GPU, MAINTENANCE))
+        }
 
 
 def _with_broker() -> dict[str, str]:

@@ -5,16 +5,18 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from thinfilm_gateway import logs
+from thinfilm_gateway import installation, logs
 from thinfilm_gateway.background import keep_linear_algebra_on_one_thread, step_back
 from thinfilm_gateway.config import Settings
-from thinfilm_gateway.index import jobs
+from thinfilm_gateway.heart import Heart, process_name
+from thinfilm_gateway.index import heartbeats, jobs
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.lasting_thread import LastingThread
 from thinfilm_gateway.stop_signal import stop_signal
@@ -22,7 +24,7 @@ from thinfilm_workers.context import Context
 from thinfilm_workers.jobs.evict import evict
 from thinfilm_workers.jobs.lossy_rules import apply_lossy_rules
 from thinfilm_workers.jobs.sweep import sweep, tidy
-from thinfilm_workers.runner import QUEUES, owner_name, record_released, run_next
+from thinfilm_workers.runner import QUEUES, record_released, run_next
 
 log = structlog.get_logger()
 
@@ -51,11 +53,14 @@ def run_workers(settings: Settings, stop_seconds: float = STOP_SECONDS) -> None:
         keep_linear_algebra_on_one_thread()
         maintenance = _Maintenance(settings)
         maintenance.start()
+        heart = Heart(maintenance.database, heartbeats.LOCAL_WORKER, (), list, [maintenance])
+        heart.start()
         children = [_start(settings) for _ in range(settings.local_workers)]
         while not stop.poll(0):
             wait([stop, *(child.process.sentinel for child in children)])
             children = [child if child.process.is_alive() else _replace(settings, child, stop) for child in children]
         _stop(children, stop_seconds)
+        heart.stop()
         maintenance.stop()
     log.info("workers_stopped")
 
@@ -69,6 +74,7 @@ def _release_jobs(settings: Settings) -> None:
     try:
         with database.session() as session:
             released = jobs.release_all(session)
+            heartbeats.leave_all(session, heartbeats.LOCAL_WORKER)
     except SQLAlchemyError as error:  # then they come back by their lease
         log.warning("index_away", error=str(error))
     else:
@@ -94,7 +100,7 @@ def _replace(settings: Settings, dead: _Child, stop: Connection) -> _Child:
     mend = "If the system was out of memory, lower local_workers or add memory." if killed else "See the log above."
     log.error("worker_died", pid=dead.process.pid, exit_code=dead.process.exitcode, mend=mend)
     dead.life_line.close()
-    _release_job(settings, owner_name(dead.process.pid), fate)
+    _release_job(settings, process_name(dead.process.pid), fate)
     stop.poll(RESTART_SECONDS)
     return _start(settings)
 
@@ -105,6 +111,7 @@ def _release_job(settings: Settings, owner: str, fate: str) -> None:
     try:
         with database.session() as session:
             record_released(session, jobs.release_of(session, owner, fate, settings.max_attempts))
+            heartbeats.leave(session, owner)
     except SQLAlchemyError as error:  # then it comes back by its lease
         log.warning("index_away", error=str(error))
     finally:
@@ -130,7 +137,9 @@ def work(settings: Settings, life_line: Connection) -> None:
     step_back()
     logs.configure(settings.log_level)
     context = Context.open(settings)
-    owner = owner_name()
+    heart = Heart(context.database, heartbeats.LOCAL_WORKER, QUEUES, partial(installation.warnings, settings))
+    heart.start()
+    owner = process_name()
     while not life_line.poll(0):
         try:
             busy = run_next(context, owner, QUEUES)
@@ -139,6 +148,7 @@ def work(settings: Settings, life_line: Connection) -> None:
             busy = False
         if not busy:
             life_line.poll(POLL_SECONDS)
+    heart.stop()
     context.database.dispose()
 
 
@@ -148,6 +158,11 @@ class _Maintenance(LastingThread):
     def __init__(self, settings: Settings) -> None:
         super().__init__("maintenance", self._maintain)
         self._context = Context.open(settings)
+
+    @property
+    def database(self) -> Database:
+        """The index that it works with."""
+        return self._context.database
 
     def _maintain(self) -> None:
         """Do each piece at once, then whenever its period is over."""

@@ -2,8 +2,6 @@
 
 import datetime as dt
 import errno
-import os
-import socket
 import time
 from collections.abc import Callable, Iterable
 
@@ -40,11 +38,6 @@ _TROUBLED_DISK = frozenset(
         errno.ENODEV, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT,  # a network's or a user's file system that is away
     }
 )  # fmt: skip
-
-
-def owner_name(process_id: int | None = None) -> str:
-    """Name this process, or another one of this host, as the holder of leases."""
-    return f"{socket.gethostname()}:{process_id or os.getpid()}"
 
 
 def lease_duration(context: Context) -> dt.timedelta:

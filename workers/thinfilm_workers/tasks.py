@@ -3,7 +3,13 @@
 import functools
 from typing import Any
 
+from celery.signals import worker_process_init, worker_process_shutdown
+
+from thinfilm_gateway import installation
 from thinfilm_gateway.dispatch import RUN_JOB
+from thinfilm_gateway.heart import Heart, process_name
+from thinfilm_gateway.index import heartbeats
+from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.jobs import COMPRESS_GPU
 from thinfilm_workers import runner
 from thinfilm_workers.app import app, settings
@@ -18,11 +24,31 @@ def _context(on_gpu: bool = False) -> Context:
     return Context.open(settings, on_gpu)
 
 
+@functools.cache
+def _heart() -> Heart:
+    """Return the beat of this process of the pool: of those that do the jobs, not of the one that hands them out."""
+    queues = sorted(app.amqp.queues.consume_from)
+    examine = functools.partial(installation.warnings, settings)
+    return Heart(Database(settings.index_url), heartbeats.CELERY_WORKER, queues, examine)
+
+
+@worker_process_init.connect
+def _begin_to_beat(**named: Any) -> None:
+    del named
+    _heart().start()
+
+
+@worker_process_shutdown.connect
+def _take_leave(**named: Any) -> None:
+    del named
+    _heart().stop()
+
+
 @app.task(name=RUN_JOB, bind=True)
 def run_job(task: Any, job_id: int) -> None:
     """Do one job of the job table; what comes through the queue of the GPU workers is for the GPU."""
     on_gpu = task.request.delivery_info["routing_key"] == COMPRESS_GPU
-    runner.run_by_id(_context(on_gpu), job_id, runner.owner_name())
+    runner.run_by_id(_context(on_gpu), job_id, process_name())
 
 
 @app.task(name=SWEEP)

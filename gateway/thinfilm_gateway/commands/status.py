@@ -1,6 +1,7 @@
 """`thinfilm status`: what is kept, what waits, and what needs a hand."""
 
 import contextlib
+import datetime as dt
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,12 +11,14 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.orm import Session
 
-from thinfilm_gateway import data_folder
+from thinfilm_gateway import data_folder, health
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.data_folder import Room
+from thinfilm_gateway.health_warning import HealthWarning
+from thinfilm_gateway.index import heartbeats, volumes
 from thinfilm_gateway.index import status as index_status
-from thinfilm_gateway.index import volumes
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.heartbeats import Beat
 from thinfilm_gateway.index.status import Problem, Summary
 from thinfilm_gateway.policy import lossless
 
@@ -24,18 +27,32 @@ from thinfilm_gateway.policy import lossless
 class Status:
     """The state of a gateway, running or not.
 
-    problems: at most 100 of each kind, the latest first. hurry: a sentence while a backlog costs compression.
+    warnings: what is wrong, what harms most first. problems: at most 100 of each kind, the latest first.
+    workers: those that live. hurry: a sentence while a backlog costs compression.
     """
 
     summary: Summary
+    warnings: tuple[HealthWarning, ...]
     problems: tuple[Problem, ...]
+    workers: tuple[Beat, ...]
     room: Room
     hurry: str | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that `--json` prints."""
-        problems = [asdict(problem) for problem in self.problems]
-        return self.summary.to_json() | asdict(self.room) | {"hurry": self.hurry, "problems": problems}
+        return (
+            self.summary.to_json()
+            | asdict(self.room)
+            | {
+                "hurry": self.hurry,
+                "workers": [
+                    {"name": beat.name, "kind": beat.kind, "queues": beat.queues, "since": beat.started_at.isoformat()}
+                    for beat in self.workers
+                ],
+                "warnings": [asdict(warning) for warning in self.warnings],
+                "problems": [asdict(problem) for problem in self.problems],
+            }
+        )
 
 
 def status(settings: Settings) -> Status:
@@ -44,7 +61,10 @@ def status(settings: Settings) -> Status:
         summary = index_status.summary(session)
         problems = tuple(index_status.problems(session))
         hurry = lossless.hurry(summary.jobs_due, settings.backlog_jobs)
-        return Status(summary, problems, data_folder.room(settings, volumes.known(session)), hurry)
+        room = data_folder.room(settings, volumes.known(session))
+        warnings = tuple(health.warnings(settings, session, room))
+        workers = tuple(heartbeats.workers(heartbeats.living(session, dt.datetime.now(dt.UTC))))
+        return Status(summary, warnings, problems, workers, room, hurry)
 
 
 @contextlib.contextmanager
@@ -78,6 +98,8 @@ def render(result: Status) -> RenderableType:
         "jobs": f"{counts.jobs_waiting} wait, {counts.jobs_running} run, {counts.jobs_failed} have failed",
         "commitments": f"{counts.commitments_waiting} are to be reported, {counts.commitments_failed} were given up",
     }
+    hosts = {beat.host for beat in result.workers}
+    rows["workers"] = f"{len(result.workers)} live, on {len(hosts)} hosts" if hosts else "none lives"
     if result.room.free_bytes is not None:
         rows["free"] = f"{result.room.free_bytes:,} bytes on the disk of the spool"
     if counts.oldest_due:
@@ -87,8 +109,6 @@ def render(result: Status) -> RenderableType:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, text in rows.items():
         table.add_row(name, text)
-    problems = [
-        Text(sentence) for sentence in (result.room.refusal, result.room.obstacle, result.room.warning) if sentence
-    ]
+    problems = [Text(warning.sentence) for warning in result.warnings]
     problems += [Text(f"{problem.kind} {problem.uid} {problem.reason}") for problem in result.problems]
     return Group(table, Text("\nneeds a hand" if problems else "\nnothing needs a hand"), *problems)

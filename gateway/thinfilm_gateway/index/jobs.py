@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, delete, func, literal_column, or_, select, text, update
+from sqlalchemy import CursorResult, and_, delete, func, literal_column, or_, select, text, update
 from sqlalchemy.orm import Session, aliased
 
 from thinfilm_gateway.index.models import Job
@@ -50,6 +50,24 @@ class DueJob:
 
     id: int
     queue: str
+
+
+@dataclass(frozen=True)
+class DueJobs:
+    """How many jobs of a queue are due and not taken, and since when the oldest of them is."""
+
+    queue: str
+    count: int
+    oldest: dt.datetime
+
+
+@dataclass(frozen=True)
+class OldJobs:
+    """How many jobs wait too long. since, error: of the oldest of them, None where there is none."""
+
+    count: int
+    since: dt.datetime | None
+    error: str | None
 
 
 @dataclass(frozen=True)
@@ -148,6 +166,33 @@ def count_due(session: Session, now: dt.datetime | None = None) -> int:
     """Return how many jobs are due and not taken."""
     due = (Job.state == JobState.WAITING, Job.not_before <= (now or _now()))
     return session.scalar(select(func.count()).select_from(Job).where(*due)) or 0
+
+
+def due_by_queue(session: Session, now: dt.datetime) -> list[DueJobs]:
+    """Return what is due and not taken, queue by queue."""
+    due = (Job.state == JobState.WAITING, Job.not_before <= now)
+    statement = select(Job.queue, func.count(), func.min(Job.not_before)).where(*due).group_by(Job.queue)
+    return [DueJobs(queue, count, oldest) for queue, count, oldest in session.execute(statement.order_by(Job.queue))]
+
+
+def queue_of_workers(queue: str, gpu_workers: bool) -> str:
+    """Return the queue from which the workers of a site take the jobs of a queue of the job table."""
+    return COMPRESS_GPU if gpu_workers and queue == COMPRESS_CPU else queue
+
+
+def count_older(session: Session, since: dt.datetime) -> OldJobs:
+    """Return what has waited since then: due, or put off again and again for a reason."""
+    put_off = and_(Job.error.is_not(None), Job.created_at <= since)
+    waits = (Job.state == JobState.WAITING, or_(Job.not_before <= since, put_off))
+    count, oldest = session.execute(select(func.count(), func.min(Job.created_at)).where(*waits)).one()
+    error = session.scalar(select(Job.error).where(*waits).order_by(Job.created_at).limit(1)) if count else None
+    return OldJobs(count, oldest, error)
+
+
+def count_ended_leases(session: Session, since: dt.datetime) -> int:
+    """Return how many jobs run by a lease that ended before then, which a sweep should have taken back."""
+    ended = (Job.state == JobState.RUNNING, Job.lease_until <= since)
+    return session.scalar(select(func.count()).select_from(Job).where(*ended)) or 0
 
 
 def renew(session: Session, job_id: int, owner: str, lease: dt.timedelta, now: dt.datetime | None = None) -> bool:

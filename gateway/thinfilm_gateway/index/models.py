@@ -313,6 +313,19 @@ class Volume(Base):
     mark: Mapped[str]
 
 
+class Heartbeat(Base):
+    """A process of the site, as long as it writes (heartbeats.py)."""
+
+    __tablename__ = "heartbeats"
+
+    name: Mapped[str] = mapped_column(primary_key=True)  # HOST:PID, as lease_owner of a job
+    kind: Mapped[str]  # "gateway", "local worker" or "celery worker"
+    queues: Mapped[str]  # whose jobs it takes, joined by commas
+    started_at: Mapped[dt.datetime]
+    beat_at: Mapped[dt.datetime]  # when it wrote last
+    warnings: Mapped[str]  # JSON: what it finds wrong with itself
+
+
 class Derivation(Base):
     """What a lossy rule made of an archived image: the object derived from it, or why it stays lossless.
 

@@ -4,7 +4,7 @@ import datetime as dt
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, func, select, text
 from sqlalchemy.orm import Session
 
 from thinfilm_gateway.index.duplicates import CONTENT_CONFLICT, RELATIONAL_MISMATCH
@@ -21,6 +21,8 @@ from thinfilm_gateway.index.models import (
     Study,
 )
 from thinfilm_gateway.index.states import CommitmentState, InstanceState, JobState
+
+_EXCEPTIONAL = text("instances.state IN ('as_received', 'quarantined')")  # word for word what a partial index covers
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,16 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Return the numbers by name; the time in ISO 8601."""
         return asdict(self) | {"oldest_due": self.oldest_due.isoformat() if self.oldest_due else None}
+
+
+@dataclass(frozen=True)
+class GivenUp:
+    """How much will not mend itself."""
+
+    jobs_failed: int
+    as_received: int
+    quarantined: int
+    commitments_failed: int
 
 
 @dataclass(frozen=True)
@@ -129,6 +141,22 @@ def summary(session: Session, now: dt.datetime | None = None) -> Summary:
         oldest_due=session.scalar(
             select(func.min(Job.not_before)).where(Job.state == JobState.WAITING, Job.not_before <= now)
         ),
+    )
+
+
+def given_up(session: Session) -> GivenUp:
+    """Count what will not mend itself, by indexes alone."""
+    exceptional = select(Instance.state, func.count()).where(_EXCEPTIONAL).group_by(Instance.state)
+    states = {row[0]: row[1] for row in session.execute(exceptional)}
+    failed = {
+        model: session.scalar(select(func.count()).select_from(model).where(model.state == state)) or 0
+        for model, state in ((Job, JobState.FAILED), (Commitment, CommitmentState.FAILED))
+    }
+    return GivenUp(
+        jobs_failed=failed[Job],
+        as_received=states.get(InstanceState.AS_RECEIVED, 0),
+        quarantined=states.get(InstanceState.QUARANTINED, 0),
+        commitments_failed=failed[Commitment],
     )
 
 

@@ -4,7 +4,7 @@ import html
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,9 +13,10 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from thinfilm_gateway import data_folder
+from thinfilm_gateway import data_folder, health
 from thinfilm_gateway.accepting import Patience
 from thinfilm_gateway.config import Settings
+from thinfilm_gateway.health_warning import HealthWarning
 from thinfilm_gateway.index import status, volumes
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.volumes import KnownVolumes
@@ -72,33 +73,32 @@ class HealthPage:
 def examine(settings: Settings, database: Database, processes: Processes) -> tuple[HTTPStatus, dict[str, Any]]:
     """Return the HTTP status and the document of /health.
 
-    `status` is "down" (503) without index or receiver; "degraded" (200) where C-STORE is refused, nothing is
-    compressed, a disk is nearly full, a process is missing or something needs a hand; else "ok". What is kept can be
-    retrieved while it is degraded, hence the 200.
+    `status` is "down" (503) without index or receiver, "degraded" (200) where anything is wrong, else "ok". What is
+    kept can be retrieved while it is degraded, hence the 200. `warnings` says what is wrong, `reason` the first of it.
     """
     document: dict[str, Any] = {"status": "ok", "ae_title": settings.ae_title, "dicom_port": settings.dicom_port}
     document["processes"] = asdict(processes)
     try:
         with database.reading() as session:
             summary = status.summary(session)
-            known = volumes.known(session)
+            room = data_folder.room(settings, volumes.known(session))
+            warnings = health.warnings(settings, session, room)
     except SQLAlchemyError as error:
         log.warning("index_away", error=" ".join(str(error).split())[:200])
         document["free_bytes"] = data_folder.room(settings, KnownVolumes()).free_bytes
-        return HTTPStatus.SERVICE_UNAVAILABLE, document | {"status": "down", "reason": "the index does not answer"}
-    room = data_folder.room(settings, known)
+        away = HealthWarning("index_away", "The index does not answer; start its database, or mend database_url.")
+        return HTTPStatus.SERVICE_UNAVAILABLE, document | _verdict("down", [away])
     document["free_bytes"] = room.free_bytes
     document |= summary.to_json() | {"hurry": lossless.hurry(summary.jobs_due, settings.backlog_jobs)}
     if processes.receivers_alive == 0:
-        return HTTPStatus.SERVICE_UNAVAILABLE, document | {"status": "down", "reason": "no receiver lives"}
-    if reason := room.refusal or room.obstacle or room.warning:
-        return HTTPStatus.OK, document | {"status": "degraded", "reason": reason}
-    missing = processes.receivers_alive < processes.receivers or processes.workers_alive < processes.workers
-    if missing:
-        return HTTPStatus.OK, document | {"status": "degraded", "reason": "a process has died and is being restarted"}
-    if summary.needs_a_hand:
-        return HTTPStatus.OK, document | {"status": "degraded", "reason": "see `thinfilm status`"}
-    return HTTPStatus.OK, document
+        none = HealthWarning("no_receiver", "No receiver lives, and nothing is accepted; the log says why.")
+        return HTTPStatus.SERVICE_UNAVAILABLE, document | _verdict("down", [none, *warnings])
+    return HTTPStatus.OK, document | _verdict("degraded" if warnings else "ok", warnings)
+
+
+def _verdict(status: str, warnings: Sequence[HealthWarning]) -> dict[str, Any]:
+    verdict: dict[str, Any] = {"status": status, "warnings": [asdict(warning) for warning in warnings]}
+    return verdict | ({"reason": warnings[0].sentence} if warnings else {})
 
 
 class _Server(ThreadingHTTPServer):
@@ -165,9 +165,17 @@ def _as_html(document: dict[str, Any]) -> str:
 
 
 def _flat(document: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return the leaves of a document with their names, `processes.receivers` as "processes receivers"."""
+    """Return the leaves of a document with their names, `processes.receivers` as "processes receivers".
+
+    Warnings are their sentences.
+    """
     rows: list[tuple[str, str]] = []
     for key, value in document.items():
         name = f"{prefix}{key.replace('_', ' ')}"
-        rows += _flat(value, f"{name} ") if isinstance(value, dict) else [(name, str(value))]
+        if isinstance(value, dict):
+            rows += _flat(value, f"{name} ")
+        elif isinstance(value, list):
+            rows += [(name, warning["sentence"]) for warning in value]
+        else:
+            rows.append((name, str(value)))
     return rows
