@@ -10,16 +10,18 @@ from typing import Any
 import structlog
 from pynetdicom import acse, association, evt
 from pynetdicom._globals import MODE_REQUESTOR
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dimse_primitives import C_MOVE, C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
 from thinfilm_gateway.config import OPERATIONS, Operation
 from thinfilm_gateway.dimse import contexts, status
+from thinfilm_gateway.dimse.association_pdus import RequestedAssociation
 from thinfilm_gateway.dimse.command_sets import DATA_SET, NO_DATA_SET, encoded
 from thinfilm_gateway.dimse.event_reports import EventReports
 from thinfilm_gateway.dimse.messages import DataSetSink, DIMSEServiceProvider
+from thinfilm_gateway.dimse.rejection import NO_REASON, Rejected
 from thinfilm_gateway.dimse.secure_transport import Encryption, SecureAssociationSocket
 from thinfilm_gateway.dimse.transport import (
     SMALLEST_PDU_BYTES,
@@ -43,22 +45,6 @@ OpenStore = Callable[["Association", C_STORE, PresentationContext], DataSetSink]
 
 Admit = Callable[["Association"], Collection[Operation]]
 """Called when a peer requests an association: says what it may ask for. Raises Rejected."""
-
-
-class Rejected(Exception):
-    """An association is not accepted (PS3.8 9.3.4); the message is one sentence for the log."""
-
-    def __init__(self, rejection: tuple[int, int, int], sentence: str) -> None:
-        """rejection: result, source and reason of the A-ASSOCIATE-RJ."""
-        super().__init__(sentence)
-        self.rejection = rejection
-
-
-CALLING_AE_TITLE_NOT_RECOGNIZED = (1, 1, 3)  # PS3.8 Table 9-21
-CALLED_AE_TITLE_NOT_RECOGNIZED = (1, 1, 7)
-LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
-_NO_REASON = (1, 1, 1)
-_USER_REJECTION = 1  # of a presentation context, PS3.8 Table 9-18
 
 
 class Association(association.Association):
@@ -185,7 +171,9 @@ class Association(association.Association):
     def _serve_request(self, msg: Any, context_id: int) -> None:
         """Hand a request to its service; one that has none is answered so, one that is none ends the association."""
         context = self._accepted_cx.get(context_id)
-        if context is None or not msg.is_valid_request:
+        # A C-MOVE without a destination is refused as one to an unknown destination.
+        is_request = msg.is_valid_request or (isinstance(msg, C_MOVE) and msg.MessageID is not None)
+        if context is None or not is_request:
             log.warning("unexpected_message", peer=self.peer, message=msg.msg_type)
             self.abort()
             return
@@ -243,33 +231,47 @@ class Association(association.Association):
 
 
 class ACSE(acse.ACSE):
-    """Negotiation with what contexts.py says, for each proposal anew instead of from a list of all SOP classes."""
+    """Negotiation as acceptor with what contexts.py says, for each proposal anew."""
 
     def _negotiate_as_acceptor(self) -> None:
         request = self.requestor.primitive
-        self.requestor.ae_title = request.calling_ae_title
+        self.requestor._ae_title = request.calling_ae_title  # the setter wants a title that is one
         try:
-            if 0 < (largest := self.requestor.maximum_length or 0) < SMALLEST_PDU_BYTES:
-                raise Rejected(_NO_REASON, f"It takes P-DATA PDUs of at most {largest} bytes.")
-            self.assoc.admit()
+            self._examine(request)
         except Rejected as rejected:
             log.warning("association_rejected", peer=self.assoc.peer, reason=str(rejected))
             self.send_reject(*rejected.rejection)
             self.assoc.kill()
             return
-        narrowed = contexts.choose(request.presentation_context_definition_list)
-        request.presentation_context_definition_list = narrowed
-        provided = [uid for uid, item in self.requestor.role_selection.items() if item.scp_role]
-        self.acceptor.supported_contexts = contexts.supported(narrowed, self.assoc.allowed, provided)
-        super()._negotiate_as_acceptor()
+        answered = contexts.negotiate(request.proposed, request.roles, self.assoc.allowed)
+        self.assoc._accepted_cx = {context.context_id: context for context in answered if not context.result}
+        self.assoc._rejected_cx = [context for context in answered if context.result]
+        for reply in contexts.role_replies(answered, request.roles):
+            self.acceptor.add_negotiation_item(reply)
+        self.send_accept()
+        self.assoc.is_established = True
+
+    def _examine(self, request: RequestedAssociation) -> None:
+        """Look whether the association can be accepted. Raises Rejected."""
+        if request.fault is not None:
+            raise request.fault
+        if 0 < (largest := self.requestor.maximum_length) < SMALLEST_PDU_BYTES:
+            raise Rejected(NO_REASON, f"It takes P-DATA PDUs of at most {largest} bytes.")
+        self.assoc.admit()
 
     def send_accept(self) -> None:
-        """Accept the association; contexts that another peer might have are rejected by the user, not unknown."""
-        known = {context.abstract_syntax for context in contexts.supported(self.assoc._rejected_cx)}
-        for context in self.assoc._rejected_cx:
-            if context.abstract_syntax in known:
-                context.result = _USER_REJECTION
-        super().send_accept()
+        """Accept the association, and repeat the titles of the request, whatever they are."""
+        request = self.requestor.primitive
+        answer = A_ASSOCIATE()
+        answer.application_context_name = contexts.APPLICATION_CONTEXT
+        answer._called_ae_title, answer._calling_ae_title = request.called_ae_title, request.calling_ae_title
+        answer.result, answer.result_source = 0, 1
+        answer.presentation_context_definition_results_list = (
+            self.assoc.accepted_contexts + self.assoc.rejected_contexts
+        )
+        answer.user_information = self.acceptor.user_information
+        self.acceptor.primitive = answer
+        self.dul.send_pdu(answer)
 
 
 class _Nowhere:

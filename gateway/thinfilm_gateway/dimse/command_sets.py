@@ -6,20 +6,25 @@ needs.
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import Any
 
 from pynetdicom.dimse_primitives import C_STORE
 
 from thinfilm_gateway.dicom.element_tree import IMPLICIT_LITTLE, Element, Elements, encode
+from thinfilm_gateway.dimse import ae_titles
+from thinfilm_gateway.dimse.status import ERROR_COMMENT_CHARACTERS
 
 C_STORE_RQ = 0x0001
 C_STORE_RSP = 0x8001
 C_GET_RQ = 0x0010
 C_GET_RSP = 0x8010
+C_FIND_RQ = 0x0020
 C_FIND_RSP = 0x8020
+C_MOVE_RQ = 0x0021
 C_MOVE_RSP = 0x8021
+C_ECHO_RQ = 0x0030
 
 NO_DATA_SET, DATA_SET = 0x0101, 0x0001
 
@@ -41,11 +46,30 @@ _ATTRIBUTES = {
     "MoveOriginatorMessageID": (0x00001031, "US"),
 }
 
+# What `tidied` knows besides, of the messages that are taken: requests, and responses to what is sent from here
+_FURTHER_ATTRIBUTES = {
+    "RequestedSOPClassUID": (0x00000003, "UI"),
+    "MoveDestination": (0x00000600, "AE"),
+    "ErrorID": (0x00000903, "US"),
+    "RequestedSOPInstanceUID": (0x00001001, "UI"),
+    "EventTypeID": (0x00001002, "US"),
+    "ActionTypeID": (0x00001008, "US"),
+}
+_VRS = dict([*_ATTRIBUTES.values(), *_FURTHER_ATTRIBUTES.values()])
+
 _HEADER = struct.Struct("<HHL")  # group, element, length
 _UID = re.compile(rb"([0-9.]{1,64})\0?")
+_NOT_PRINTABLE = re.compile(rb"[^\x20-\x7e]")
 _NUMBER_BYTES = 2
 _PRIORITIES = (0, 1, 2)  # medium, high, low (PS3.7 E.1)
+_AFFECTED_SOP_CLASS, _COMMAND_FIELD, _PRIORITY, _DATA_SET_TYPE = 0x0002, 0x0100, 0x0700, 0x0800
+_WITH_PRIORITY = frozenset((C_STORE_RQ, C_GET_RQ, C_FIND_RQ, C_MOVE_RQ))
+_ABOUT_THE_CONTEXT = _WITH_PRIORITY | {C_ECHO_RQ}
 _PLAIN_STORE_REQUEST = frozenset((0x0000, 0x0002, 0x0100, 0x0110, 0x0700, 0x0800, 0x1000))
+
+
+class InvalidCommandSet(Exception):
+    """The bytes are no command set; the message is one sentence."""
 
 
 def encoded(values: Mapping[str, str | int]) -> bytes:
@@ -60,9 +84,8 @@ def encoded(values: Mapping[str, str | int]) -> bytes:
 def _value(keyword: str, value: str | int) -> bytes:
     if isinstance(value, int):
         return value.to_bytes(2, "little")
-    raw = value.encode("ascii", "replace")
     padding = b"\0" if _ATTRIBUTES[keyword][1] == "UI" else b" "
-    return raw + padding * (len(raw) % 2)
+    return _even(value.encode("ascii", "replace"), padding)
 
 
 def store_request(command_set: bytes) -> Any | None:
@@ -89,6 +112,29 @@ def store_request(command_set: bytes) -> Any | None:
     return request
 
 
+def tidied(command_set: bytes, abstract_syntax: str) -> bytes:
+    """Return a command set with what is odd in it made plain, so that pynetdicom takes it; for all but plain stores.
+
+    A priority that there is not, or none, is medium; a title loses its padding; a number has its two bytes; a request
+    that names no SOP class is about the abstract syntax of its context; what is not known is left out. Raises
+    InvalidCommandSet if it is no list of elements, or says not which message it is.
+    """
+    found: dict[int, bytes] = {}
+    for element, value in _listed(command_set):
+        vr = _VRS.get(element)
+        if vr is not None and (plain := _PLAIN[vr](value)):
+            found.setdefault(element, plain)
+    if _COMMAND_FIELD not in found:
+        raise InvalidCommandSet("A command set has no Command Field.")
+    field = int.from_bytes(found[_COMMAND_FIELD], "little")
+    if field in _WITH_PRIORITY and int.from_bytes(found.get(_PRIORITY, b"\xff"), "little") not in _PRIORITIES:
+        found[_PRIORITY] = b"\0\0"
+    if field in _ABOUT_THE_CONTEXT:
+        found.setdefault(_AFFECTED_SOP_CLASS, _even(abstract_syntax.encode("ascii"), b"\0"))
+    found.setdefault(_DATA_SET_TYPE, NO_DATA_SET.to_bytes(2, "little"))
+    return b"".join(_HEADER.pack(0, element, len(value)) + value for element, value in sorted(found.items()))
+
+
 def store_response(request: Any, status: int) -> dict[str, str | int]:
     """Return the command set, of keyword -> value, of the response to a C-STORE request."""
     return {
@@ -101,13 +147,46 @@ def store_response(request: Any, status: int) -> dict[str, str | int]:
 
 def _elements(command_set: bytes) -> dict[int, bytes] | None:
     """Return the values by element number; None if these are not elements of group 0000, each there once."""
-    found: dict[int, bytes] = {}
+    try:
+        listed = list(_listed(command_set))
+    except InvalidCommandSet:
+        return None
+    found = dict(listed)
+    return found if len(found) == len(listed) else None
+
+
+def _listed(command_set: bytes) -> Iterator[tuple[int, bytes]]:
+    """Give element numbers and values. Raises InvalidCommandSet if these are not elements of group 0000."""
     offset = 0
-    while offset + _HEADER.size <= len(command_set):
+    while offset < len(command_set):
+        if len(command_set) - offset < _HEADER.size:
+            raise InvalidCommandSet("A command set ends within the header of an element.")
         group, element, length = _HEADER.unpack_from(command_set, offset)
         start = offset + _HEADER.size
         offset = start + length
-        if group != 0 or element in found:
-            return None
-        found[element] = command_set[start:offset]
-    return found if offset == len(command_set) else None
+        if group != 0 or offset > len(command_set):
+            raise InvalidCommandSet(f"A command set has a group {group:04X}, or an element longer than itself.")
+        yield element, command_set[start:offset]
+
+
+def _plain_uid(value: bytes) -> bytes:
+    return _even(_NOT_PRINTABLE.sub(b"?", value.rstrip(b"\0 ")), b"\0")
+
+
+def _plain_title(value: bytes) -> bytes:
+    return _even(ae_titles.read(value).encode("ascii"), b" ")
+
+
+def _plain_text(value: bytes) -> bytes:
+    return _even(_NOT_PRINTABLE.sub(b"?", value.rstrip(b"\0 "))[:ERROR_COMMENT_CHARACTERS], b" ")
+
+
+def _plain_number(value: bytes) -> bytes:
+    return value[:_NUMBER_BYTES].ljust(_NUMBER_BYTES, b"\0") if value else b""
+
+
+def _even(value: bytes, padding: bytes) -> bytes:
+    return value + padding * (len(value) % 2)
+
+
+_PLAIN = {"UI": _plain_uid, "AE": _plain_title, "LO": _plain_text, "US": _plain_number}

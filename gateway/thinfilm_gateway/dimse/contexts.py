@@ -4,7 +4,8 @@ Everything that could be an object of a study is taken: every storage class, ret
 standard does not know, private ones included, in any transfer syntax. Services beside storage are named one by one.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from pydicom.uid import (
     UID,
@@ -14,6 +15,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 from pynetdicom import sop_class
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
@@ -28,6 +30,7 @@ SERVICE_TRANSFER_SYNTAXES: tuple[str, ...] = (
     ExplicitVRBigEndian,
 )
 
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # of DICOM (PS3.7 A.2.1)
 VERIFICATION = "1.2.840.10008.1.1"
 STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"  # Push Model (PS3.4 Annex J)
 
@@ -40,6 +43,9 @@ SERVICE_CLASSES: dict[str, Operation] = {
     **dict.fromkeys(MOVE, "move"),
 }
 
+# Results of a presentation context (PS3.8 Table 9-18)
+ACCEPTED, USER_REJECTION, ABSTRACT_SYNTAX_NOT_SUPPORTED, TRANSFER_SYNTAXES_NOT_SUPPORTED = 0, 1, 3, 4
+
 _STORAGE = frozenset(_STORAGE_CLASSES.values())
 _OTHER_SERVICES = frozenset(
     uid
@@ -47,6 +53,26 @@ _OTHER_SERVICES = frozenset(
     if name.endswith("_CLASSES") and name not in ("_STORAGE_CLASSES", "_SERVICE_CLASSES")
     for uid in classes.values()
 )
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """A presentation context that a requestor proposes; abstract_syntax is empty where it names none that is a UID."""
+
+    context_id: int
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What a requestor wants to be for a SOP class, or may be (PS3.7 D.3.3.4)."""
+
+    scu: bool
+    scp: bool
+
+
+_SCU = Roles(scu=True, scp=False)  # what a requestor is that says nothing
 
 
 def is_storage(abstract_syntax: str) -> bool:
@@ -63,55 +89,103 @@ def is_storage(abstract_syntax: str) -> bool:
     return not known_to_the_standard or (uid.type == "SOP Class" and "Storage" in uid.name)
 
 
-def choose(proposed: Iterable[PresentationContext]) -> list[PresentationContext]:
-    """Narrow each proposed context to the one transfer syntax that the gateway would accept in it.
-
-    Storage: the sender's first, which is what it likes to send best, but big endian, which is retired, last: DCMTK
-    offers it together with Implicit VR. Services: ours in our order. A context that the gateway has no use for keeps
-    its first, to be rejected.
-    """
-    narrowed = []
-    for context in proposed:
-        offered = sorted(context.transfer_syntax, key=lambda syntax: bool(syntax == ExplicitVRBigEndian))
-        wanted: Sequence[str] = offered if is_storage(context.abstract_syntax) else SERVICE_TRANSFER_SYNTAXES
-        chosen = next((syntax for syntax in wanted if syntax in offered), offered[0])
-        narrowed.append(_context(context.abstract_syntax, [chosen], context.context_id))
-    return narrowed
-
-
-def supported(
-    narrowed: Iterable[PresentationContext],
-    allowed: Collection[Operation] = OPERATIONS,
-    provided: Collection[str] = (),
+def negotiate(
+    proposed: Sequence[Proposed], roles: Mapping[str, Roles] | None = None, allowed: Collection[Operation] = OPERATIONS
 ) -> list[PresentationContext]:
-    """Give the contexts to accept out of those that `choose` made, one an abstract syntax.
+    """Answer each proposed context: accepted in one transfer syntax, or rejected (PS3.8 9.3.3.2).
 
-    allowed: what the requestor may ask for. provided: the SOP classes for which it proposes to be SCP, as C-GET needs
-    it for storage (PS3.4 C.5.3).
+    roles: what the requestor wants to be, by SOP class; without, it is SCU. allowed: what it may ask for.
+    Services are accepted in our first syntax. Storage, if the requestor may store, in the sender's first, which is what
+    it likes to send best, but big endian, which is retired, last: DCMTK offers it together with Implicit VR. Storage to
+    a requestor that is SCP, as C-GET needs it (PS3.4 C.5.3), as `syntaxes_to_send` says.
     """
-    syntaxes: dict[str, list[str]] = {}
-    for context in narrowed:
-        known = syntaxes.setdefault(context.abstract_syntax, [])
-        known.extend(syntax for syntax in context.transfer_syntax if syntax not in known)
-    accepted = []
-    for abstract_syntax, offered in syntaxes.items():
-        if is_storage(abstract_syntax):
-            context = _context(abstract_syntax, offered)
-            context.scu_role, context.scp_role = "store" in allowed, "get" in allowed
-            if context.scu_role or (context.scp_role and abstract_syntax in provided):
-                accepted.append(context)
-        elif SERVICE_CLASSES.get(abstract_syntax) in allowed:
-            usable = [syntax for syntax in offered if syntax in SERVICE_TRANSFER_SYNTAXES]
-            if usable:
-                accepted.append(_context(abstract_syntax, usable))
+    roles = roles or {}
+    offers: dict[str, dict[int, Sequence[str]]] = {}
+    for context in proposed:
+        if "get" in allowed and context.transfer_syntaxes and roles.get(context.abstract_syntax, _SCU).scp:
+            offers.setdefault(context.abstract_syntax, {})[context.context_id] = _preferred(context)
+    to_send = {
+        context_id: syntax for offer in offers.values() for context_id, syntax in syntaxes_to_send(offer).items()
+    }
+    return [_answer(context, roles.get(context.abstract_syntax, _SCU), allowed, to_send) for context in proposed]
+
+
+def role_replies(
+    answered: Iterable[PresentationContext], roles: Mapping[str, Roles]
+) -> list[SCP_SCU_RoleSelectionNegotiation]:
+    """Answer the role selection of the storage classes of accepted contexts (PS3.7 D.3.3.4)."""
+    replies = {}
+    for context in answered:
+        uid = str(context.abstract_syntax)
+        if context.result == ACCEPTED and uid in roles and is_storage(uid):
+            reply = SCP_SCU_RoleSelectionNegotiation()
+            reply.sop_class_uid, reply.scu_role, reply.scp_role = uid, context.as_scp, context.as_scu
+            replies[uid] = reply
+    return list(replies.values())
+
+
+def syntaxes_to_send(offers: Mapping[int, Sequence[str]]) -> dict[int, str]:
+    """Choose the syntax of each context of one storage class in which the requestor takes objects.
+
+    offers: transfer syntaxes by context id. Which objects it will ask for is not known yet, and they may have come in
+    any syntax. So one context is native if any can be, Explicit rather than Implicit VR, which loses private VRs: what
+    can be decoded can be sent in it. The others then take what no context takes yet.
+    """
+    chosen = {context_id: offered[0] for context_id, offered in offers.items() if len(offered) == 1}
+    for native in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
+        if native in chosen.values():
+            break
+        fitting = [context_id for context_id, offered in offers.items() if native in offered]
+        if fitting:
+            chosen[fitting[0]] = native
+            break
+    for context_id, offered in offers.items():
+        if context_id not in chosen:
+            chosen[context_id] = next((one for one in offered if one not in chosen.values()), offered[0])
+    return chosen
+
+
+def presentation_context(
+    context_id: int, abstract_syntax: str, transfer_syntaxes: Iterable[str], result: int
+) -> PresentationContext:
+    """Return a context with its result, as pynetdicom has it; any byte can be its id, even an even one."""
+    context = PresentationContext()
+    context._context_id = context_id  # the setter wants an odd one, as the standard does, but others serve any
+    context.abstract_syntax = abstract_syntax
+    context.transfer_syntax = list(transfer_syntaxes)
+    context.result = result
+    return context
+
+
+def _answer(
+    context: Proposed, role: Roles, allowed: Collection[Operation], to_send: Mapping[int, str]
+) -> PresentationContext:
+    uid = context.abstract_syntax
+    as_scu = as_scp = False
+    syntax: str | None = None
+    if uid in SERVICE_CLASSES:
+        as_scp = SERVICE_CLASSES[uid] in allowed
+        syntax = next((one for one in SERVICE_TRANSFER_SYNTAXES if one in context.transfer_syntaxes), None)
+    elif uid and is_storage(uid):
+        as_scp = role.scu and "store" in allowed
+        as_scu = role.scp and "get" in allowed
+        syntax = to_send.get(context.context_id) or next(iter(_preferred(context)), None)
+    else:
+        return _rejection(context, ABSTRACT_SYNTAX_NOT_SUPPORTED)
+    if not as_scu and not as_scp:
+        return _rejection(context, USER_REJECTION)
+    if syntax is None:
+        return _rejection(context, TRANSFER_SYNTAXES_NOT_SUPPORTED)
+    accepted = presentation_context(context.context_id, uid, [syntax], ACCEPTED)
+    accepted._as_scu, accepted._as_scp = as_scu, as_scp
     return accepted
 
 
-def _context(
-    abstract_syntax: str, transfer_syntaxes: Sequence[str], context_id: int | None = None
-) -> PresentationContext:
-    context = PresentationContext()
-    context.context_id = context_id
-    context.abstract_syntax = abstract_syntax
-    context.transfer_syntax = list(transfer_syntaxes)
-    return context
+def _rejection(context: Proposed, result: int) -> PresentationContext:
+    """Reject a context; the transfer syntax in the answer means nothing then (PS3.8 Table 9-18)."""
+    syntaxes = context.transfer_syntaxes[:1] or (ImplicitVRLittleEndian,)
+    return presentation_context(context.context_id, context.abstract_syntax, syntaxes, result)
+
+
+def _preferred(context: Proposed) -> list[str]:
+    return sorted(context.transfer_syntaxes, key=lambda syntax: syntax == ExplicitVRBigEndian)

@@ -14,15 +14,15 @@ from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_CANCEL, C_STORE, N_EVENT_REPORT
 from pynetdicom.pdu_primitives import P_DATA
 
-from thinfilm_gateway.dimse.command_sets import store_request
+from thinfilm_gateway.dimse.command_sets import store_request, tidied
 from thinfilm_gateway.dimse.transport import WAITING_MESSAGES, Fragment, ReceivedData
 
 log = structlog.get_logger()
 
 # What is odd in a command set is kept like what is odd in a data set: pydicom would tell standard error of each value,
-# pynetdicom would abort over a UID that is too long. Both have no narrower place to say this.
+# pynetdicom would abort over a UID or title that is too long. Both have no narrower place to say this.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-_config.VALIDATORS["UI"] = lambda uid: (True, "")
+_config.VALIDATORS["UI"] = _config.VALIDATORS["AE"] = lambda value: (True, "")
 
 LARGEST_COMMAND_BYTES = 64 * 1024
 LARGEST_IDENTIFIER_BYTES = 16 * 1024 * 1024  # a list of 200 000 UIDs
@@ -137,10 +137,15 @@ class DIMSEServiceProvider(dimse.DIMSEServiceProvider):
             self._primitive = request
             self._sink = request.sink = self.assoc.open_store(request, self._context_id)
             return
+        context = self.assoc._accepted_cx.get(self._context_id)
+        plain = tidied(command_set, str(context.abstract_syntax) if context else "")
         indication = P_DATA()
-        indication.presentation_data_value_list.append((self._context_id, _LAST_COMMAND_FRAGMENT + command_set))
+        indication.presentation_data_value_list.append((self._context_id, _LAST_COMMAND_FRAGMENT + plain))
         message = DIMSEMessage()
-        has_no_dataset = message.decode_msg(indication, self.assoc)
+        try:
+            has_no_dataset = message.decode_msg(indication, self.assoc)
+        except KeyError as error:
+            raise InvalidMessage(f"There is no message with the Command Field {error}.") from error
         primitive = message.message_to_primitive()
         if isinstance(primitive, C_STORE):
             primitive.sink = None

@@ -11,12 +11,11 @@ import structlog
 from pynetdicom.presentation import PresentationContext
 
 from thinfilm_gateway.config import OPERATIONS, Operation, Peer, Settings
-from thinfilm_gateway.dimse.association import (
+from thinfilm_gateway.dimse.association import Association, request_association
+from thinfilm_gateway.dimse.rejection import (
     CALLED_AE_TITLE_NOT_RECOGNIZED,
     CALLING_AE_TITLE_NOT_RECOGNIZED,
-    Association,
     Rejected,
-    request_association,
 )
 from thinfilm_gateway.dimse.secure_transport import Encryption, SecureAssociationSocket
 from thinfilm_gateway.dimse.tls import Subject, parse_subject, requestor_context
@@ -57,8 +56,8 @@ class Peers:
         connection, request = association.dul.socket, association.requestor.primitive
         encrypted = isinstance(connection, SecureAssociationSocket)
         caller = Caller(
-            str(request.calling_ae_title).strip(),
-            str(request.called_ae_title).strip(),
+            request.calling_ae_title,
+            request.called_ae_title,
             _address(association.requestor.address_info.address),
             encrypted,
             (connection.peer_subject if encrypted else None) or frozenset(),

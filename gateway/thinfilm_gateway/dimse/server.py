@@ -23,20 +23,13 @@ from thinfilm_gateway.archive.quota import SpoolQuota
 from thinfilm_gateway.config import OPERATIONS, Operation, Settings
 from thinfilm_gateway.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from thinfilm_gateway.dimse import contexts, verification
-from thinfilm_gateway.dimse.association import (
-    LOCAL_LIMIT_EXCEEDED,
-    STORAGE,
-    Admit,
-    Association,
-    OpenStore,
-    Rejected,
-    Service,
-)
+from thinfilm_gateway.dimse.association import STORAGE, Admit, Association, OpenStore, Service
 from thinfilm_gateway.dimse.commit import Committer
 from thinfilm_gateway.dimse.commitment import CommitmentService
 from thinfilm_gateway.dimse.information_models import FIND, GET, MOVE
 from thinfilm_gateway.dimse.peers import Peers
 from thinfilm_gateway.dimse.query import QueryService
+from thinfilm_gateway.dimse.rejection import LOCAL_LIMIT_EXCEEDED, Rejected
 from thinfilm_gateway.dimse.retrieve import RetrieveService
 from thinfilm_gateway.dimse.secure_transport import Encryption, SecureAssociationSocket
 from thinfilm_gateway.dimse.sharing import Load, Shared, listen

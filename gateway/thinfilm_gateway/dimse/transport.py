@@ -21,6 +21,9 @@ from pynetdicom import dul, transport
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.pdu_primitives import A_ABORT, A_P_ABORT, A_RELEASE, P_DATA
 
+from thinfilm_gateway.dimse import association_pdus
+from thinfilm_gateway.dimse.association_pdus import InvalidPdu
+
 log = structlog.get_logger()
 
 SEND_QUEUE_PDUS = 4  # P-DATA PDUs that may wait for a slow peer; then the sender waits too
@@ -42,10 +45,6 @@ _AWAITING_CLOSE = "Sta13"
 
 class NotSecured(Exception):
     """The connection could not be encrypted, or not with this peer; the message says why."""
-
-
-class InvalidPdu(Exception):
-    """The peer's bytes are no PDU that it may send; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -323,13 +322,14 @@ class DULServiceProvider(dul.DULServiceProvider):
             if self.socket.fill(body) < length:
                 self.event_queue.put(_CONNECTION_CLOSED)
                 return
+            pdu: Any
             if pdu_type == _P_DATA_TF:
                 pdu, event = ReceivedData(_fragments(body)), "Evt10"
             else:
-                pdu, event = self._decode_pdu(header + body)
+                pdu, event = association_pdus.read(pdu_type, bytes(body))
         except OSError:
             self.event_queue.put(_CONNECTION_CLOSED)
-        except Exception as error:  # pynetdicom's decoders raise whatever comes
+        except InvalidPdu as error:
             log.warning("invalid_pdu", peer=self.assoc.peer, error=str(error))
             self.event_queue.put(_INVALID_PDU)
         else:

@@ -2,7 +2,6 @@
 
 import pytest
 from pynetdicom import AE, build_context, build_role
-from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from support import dcmtk
@@ -13,17 +12,20 @@ from thinfilm_gateway.dimse import contexts
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
 JPEG = "1.2.840.10008.1.2.4.50"
 HTJ2K = "1.2.840.10008.1.2.4.201"
 PRIVATE = "1.3.6.1.4.1.9590.100.1.99"
 
 
-def proposed(abstract_syntax: str, *transfer_syntaxes: str, context_id: int = 1) -> PresentationContext:
-    context = PresentationContext()
-    context.context_id = context_id
-    context.abstract_syntax = abstract_syntax
-    context.transfer_syntax = list(transfer_syntaxes)
-    return context
+def answer(
+    abstract_syntax: str, *transfer_syntaxes: str, roles: contexts.Roles | None = None
+) -> tuple[int | None, list[str]]:
+    """Propose one context; return its result and transfer syntax."""
+    proposed = contexts.Proposed(1, abstract_syntax, transfer_syntaxes)
+    (context,) = contexts.negotiate([proposed], {abstract_syntax: roles} if roles else {})
+    return context.result, [str(one) for one in context.transfer_syntax]
 
 
 def test_every_storage_class_of_the_standard_is_storage() -> None:
@@ -63,21 +65,49 @@ def test_what_is_no_object_of_a_study_is_not_storage(abstract_syntax: str) -> No
 
 
 def test_the_first_transfer_syntax_of_the_sender_is_chosen_for_objects() -> None:
-    (chosen,) = contexts.choose([proposed(CT_IMAGE, HTJ2K, JPEG, EXPLICIT)])
-    assert chosen.transfer_syntax == [HTJ2K]
+    assert answer(CT_IMAGE, HTJ2K, JPEG, EXPLICIT) == (contexts.ACCEPTED, [HTJ2K])
 
 
 def test_our_first_transfer_syntax_is_chosen_for_services() -> None:
-    (chosen,) = contexts.choose([proposed(contexts.VERIFICATION, JPEG, IMPLICIT, EXPLICIT)])
-    assert chosen.transfer_syntax == [EXPLICIT]
+    assert answer(contexts.VERIFICATION, JPEG, IMPLICIT, EXPLICIT) == (contexts.ACCEPTED, [EXPLICIT])
 
 
-def test_a_service_in_a_transfer_syntax_that_we_do_not_know_is_not_supported() -> None:
-    assert contexts.supported(contexts.choose([proposed(contexts.VERIFICATION, JPEG)])) == []
+def test_a_service_in_a_transfer_syntax_that_we_do_not_know_is_rejected_for_it() -> None:
+    assert answer(contexts.VERIFICATION, JPEG) == (contexts.TRANSFER_SYNTAXES_NOT_SUPPORTED, [JPEG])
 
 
 def test_only_services_that_are_named_are_supported() -> None:
-    assert contexts.supported(contexts.choose([proposed("1.2.840.10008.5.1.4.31", EXPLICIT)])) == []
+    assert answer("1.2.840.10008.5.1.4.31", EXPLICIT) == (contexts.ABSTRACT_SYNTAX_NOT_SUPPORTED, [EXPLICIT])
+
+
+@pytest.mark.parametrize(
+    ("offers", "chosen"),
+    [
+        pytest.param([[JPEG, EXPLICIT, IMPLICIT]], [EXPLICIT], id="Explicit, which keeps private VRs"),
+        pytest.param([[IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN]], [EXPLICIT], id="pynetdicom's default"),
+        pytest.param([[JPEG, BIG_ENDIAN, IMPLICIT]], [IMPLICIT], id="else Implicit"),
+        pytest.param([[HTJ2K, JPEG]], [HTJ2K], id="else what was offered"),
+        pytest.param([[JPEG]], [JPEG], id="one that was offered alone"),
+        pytest.param([[JPEG, EXPLICIT], [EXPLICIT]], [JPEG, EXPLICIT], id="one native context is enough"),
+        pytest.param([[JPEG, EXPLICIT], [IMPLICIT]], [EXPLICIT, IMPLICIT], id="Implicit alone is not"),
+        pytest.param([[JPEG, EXPLICIT], [JPEG, HTJ2K, EXPLICIT]], [EXPLICIT, JPEG], id="the next takes another"),
+        pytest.param([[JPEG], [JPEG, HTJ2K], [IMPLICIT, JPEG]], [JPEG, HTJ2K, IMPLICIT], id="in any order"),
+        pytest.param([[EXPLICIT, IMPLICIT], [EXPLICIT, IMPLICIT]], [EXPLICIT, IMPLICIT], id="both native ones"),
+    ],
+)
+def test_where_a_peer_takes_objects_some_context_of_each_class_can_send_every_object(
+    offers: list[list[str]], chosen: list[str]
+) -> None:
+    proposed = [contexts.Proposed(number, CT_IMAGE, tuple(offered)) for number, offered in enumerate(offers)]
+    negotiated = contexts.negotiate(proposed, {CT_IMAGE: contexts.Roles(scu=False, scp=True)})
+    assert [context.transfer_syntax for context in negotiated] == [[one] for one in chosen]
+
+
+def test_a_peer_that_may_not_get_is_a_sender_whatever_it_proposes_to_be() -> None:
+    proposed = [contexts.Proposed(1, CT_IMAGE, (JPEG, EXPLICIT))]
+    roles = {CT_IMAGE: contexts.Roles(scu=True, scp=True)}
+    (context,) = contexts.negotiate(proposed, roles, allowed={"store"})
+    assert (context.transfer_syntax, context.as_scu, context.as_scp) == ([JPEG], False, True)
 
 
 def test_a_peer_gets_every_object_context_that_it_asks_for(tmp_path) -> None:

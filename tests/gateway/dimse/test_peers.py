@@ -24,13 +24,13 @@ from support.scu import Answer, StorageUser, store_all
 from support.servers import free_port
 from thinfilm_gateway.config import OPERATIONS, Peer, Settings
 from thinfilm_gateway.dimse import status
-from thinfilm_gateway.dimse.association import (
+from thinfilm_gateway.dimse.peers import Caller, Peers
+from thinfilm_gateway.dimse.rejection import (
     CALLED_AE_TITLE_NOT_RECOGNIZED,
     CALLING_AE_TITLE_NOT_RECOGNIZED,
     LOCAL_LIMIT_EXCEEDED,
     Rejected,
 )
-from thinfilm_gateway.dimse.peers import Caller, Peers
 from thinfilm_gateway.dimse.tls import UnusableTls, parse_subject
 
 VERIFICATION = "1.2.840.10008.1.1"

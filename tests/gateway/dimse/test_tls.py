@@ -22,7 +22,8 @@ from support.servers import free_port
 from thinfilm_gateway.config import Peer, Settings
 from thinfilm_gateway.dicom import part10
 from thinfilm_gateway.dimse import secure_transport
-from thinfilm_gateway.dimse.association import CALLING_AE_TITLE_NOT_RECOGNIZED, Association, request_association
+from thinfilm_gateway.dimse.association import Association, request_association
+from thinfilm_gateway.dimse.rejection import CALLING_AE_TITLE_NOT_RECOGNIZED
 from thinfilm_gateway.dimse.secure_transport import Encryption
 from thinfilm_gateway.dimse.tls import UnusableTls, check, requestor_context
 from thinfilm_gateway.dimse.transport import DULServiceProvider

@@ -16,7 +16,7 @@ import pytest
 from pydicom import Dataset
 from pynetdicom import AE, acse, association, build_context, dimse, dimse_messages, dul, fsm, pdu, timer, transport
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
-from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from support import dcmtk
@@ -27,11 +27,11 @@ from support.servers import free_port
 from thinfilm_gateway.dicom import part10
 from thinfilm_gateway.dimse import messages
 from thinfilm_gateway.dimse.association import Association, request_association
+from thinfilm_gateway.dimse.association_pdus import InvalidPdu
 from thinfilm_gateway.dimse.transport import (
     LARGEST_OTHER_PDU,
     SEND_QUEUE_PDUS,
     SMALLEST_PDU_BYTES,
-    InvalidPdu,
     _fragments,
     fragments_to_send,
 )
@@ -166,7 +166,7 @@ def test_a_peer_that_begins_with_nonsense_is_disconnected(receiver: Running) -> 
         assert peer.read()[0] in (ABORT, 0)
     with RawPeer(receiver.port) as peer:
         peer.send(0x01, b"\0\1" + bytes(66) + b"\x10\xff")
-        assert peer.read()[0] in (ABORT, 0)
+        assert peer.read()[0] == REJECT
     assert dcmtk.echoscu(receiver.port).ok
 
 
@@ -437,9 +437,9 @@ def test_items_of_a_pdu_are_views_of_it() -> None:
         (transport.AssociationSocket, "_shutdown_socket connect close send ready event_queue"),
         (transport.AssociationServer, "_bind_defaults server_bind active_associations service_actions server_close"),
         (transport.RequestHandler, "_create_association handle local remote"),
-        (dul.DULServiceProvider, "_process_recv_primitive _decode_pdu _read_pdu_data _send run_reactor kill_dul"),
+        (dul.DULServiceProvider, "_process_recv_primitive _read_pdu_data _send run_reactor kill_dul"),
         (dul.DULServiceProvider, "send_pdu receive_pdu idle_timer_expired"),
-        (acse.ACSE, "_negotiate_as_acceptor send_accept send_reject"),
+        (acse.ACSE, "_negotiate_as_acceptor send_reject negotiate_association"),
         (acse.ACSE, "negotiate_release send_abort is_aborted is_release_requested"),
         (dimse.DIMSEServiceProvider, "receive_primitive get_msg send_msg maximum_pdu_size"),
         (dimse_messages.DIMSEMessage, "decode_msg message_to_primitive encode_msg"),
@@ -467,6 +467,9 @@ def test_instances_of_pynetdicom_still_have_the_attributes_that_we_use() -> None
             ("DIMSE", made.dimse, "msg_queue cancel_req"),
             ("Timer", made.dul.artim_timer, "_start_time _end_time"),
             ("P_DATA", P_DATA(), "_presentation_data_value_list"),
+            ("A_ASSOCIATE", A_ASSOCIATE(), "_called_ae_title _calling_ae_title"),
+            ("ServiceUser", made.requestor, "_ae_title"),
+            ("PresentationContext", build_context(VERIFICATION), "_context_id _as_scu _as_scp"),
             ("P_DATA_TF", pdu.P_DATA_TF(), "presentation_data_value_items pdu_type"),
         )
         for name in names.split()
@@ -482,9 +485,9 @@ def test_instances_of_pynetdicom_still_have_the_attributes_that_we_use() -> None
         (fsm.AR_7, r"to_provider_queue\.get\(False\).*dul\._send\(P_DATA_TF\(primitive\)\)"),
         (fsm.DT_2, r"_recv_pdu\.get\(False\).*dimse\.receive_primitive\(.*pdu\.to_primitive\(\)"),
         (pdu.P_DATA_TF.from_primitive, r"presentation_data_value = item\[1\]"),
-        (acse.ACSE._negotiate_as_acceptor, r"self\.acceptor\.supported_contexts"),
-        (acse.ACSE._negotiate_as_acceptor, r"maximum_associations:\s+reject_assoc_rsd = \(0x02, 0x03, 0x02\)"),
-        (acse.ACSE._negotiate_as_acceptor, r"_rejected_cx = .*self\.send_accept\(\)"),
+        (acse.ACSE.negotiate_association, r"is_acceptor:\s+self\._negotiate_as_acceptor\(\)"),
+        (acse.ACSE._negotiate_as_requestor, r"negotiate_as_requestor\(\s+self\.requestor\.requested_contexts,\s+rsp\."),
+        (fsm.AE_6, r"_recv_pdu\.get\(False\).*to_primitive\(\).*protocol_version.*to_user_queue\.put\(primitive\)"),
         (dul.DULServiceProvider._process_recv_primitive, r"self\.to_provider_queue\.queue\[0\]"),
         (dul.DULServiceProvider._process_recv_primitive, r"T_CONNECT\):\s+# [^\n]*\s+event = primitive\.result"),
         (transport.AssociationSocket.connect, r'primitive\.result = "Evt2"\s+self\.provider_queue\.put\(primitive\)'),
