@@ -1,9 +1,11 @@
 import datetime as dt
 import errno
 import os
+import resource
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,10 +22,12 @@ from support.datasets import (
     EncodedDataSet,
     Syntax,
     ct_series,
+    deflate,
     encode,
     mr_series,
     one_of_each,
     patient,
+    trailing_padding,
     uid,
 )
 from support.house import House, flip_byte, make_due
@@ -250,13 +254,28 @@ def test_a_file_that_changes_while_it_is_packed_is_left_as_received_at_once(
     assert "changed while it was packed" in event.detail
 
 
-def test_an_object_that_cannot_be_inflated_here_is_kept_as_bytes_with_its_series(
+def test_a_deflated_object_is_inflated_on_the_disk_of_the_archive_not_on_that_of_the_system(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objects = [*ct_series(2), *ct_series(1, transfer_syntax_uid=DEFLATED, first_seed=5)]
+    objects = ct_series(3, transfer_syntax_uid=DEFLATED)
     house.receive(objects)
     monkeypatch.setattr(tempfile, "tempdir", str(house.context.work_dir / "no such folder"))
     house.work()
+    house.assert_archived(objects)
+    assert not house.audits("codec_fallback")
+
+
+def test_an_object_that_cannot_be_inflated_here_is_kept_as_bytes_with_its_series(house: House) -> None:
+    (small,) = ct_series(1, transfer_syntax_uid=DEFLATED, first_seed=5)
+    inflated = zlib.decompress(small.dataset, -15) + trailing_padding(Syntax(), 4 << 20)
+    objects = [*ct_series(2), small._replace(dataset=deflate(inflated))]
+    house.receive(objects)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, hard))
+    try:
+        house.work()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     house.assert_archived(objects)
     assert any("inflated" in event.detail for event in house.audits("codec_fallback"))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from thinfilm_gateway.archive.spool import Spool, promised_sha256
 from thinfilm_gateway.dicom import part10
 from thinfilm_gateway.dicom.dataset import UnreadableDataSet, outline
+from thinfilm_gateway.dicom.inflating import SYSTEM_SCRATCH, Scratch
 from thinfilm_gateway.index.ingest import Received, UnindexableDataSet, required_uids
 
 DAMAGED = "The spool file no longer has the bytes that were received."
@@ -19,17 +20,19 @@ class NotReceived(Exception):
     """The file is none that a receiver has written; the message is one sentence."""
 
 
-def read_received(file: memoryview, spool_name: str | None, otherwise_received_at: dt.datetime) -> Received:
+def read_received(
+    file: memoryview, spool_name: str | None, otherwise_received_at: dt.datetime, scratch: Scratch = SYSTEM_SCRATCH
+) -> Received:
     """Return what `file` says of itself. otherwise_received_at: taken where the file does not tell when it came.
 
-    Raises NotReceived.
+    scratch: where a deflated data set is inflated. Raises NotReceived, CannotInflate.
     """
     header = part10.locate(file)
     if header is None:
         raise NotReceived("It has no DICOM file header.")
     with file[header.dataset_offset :] as dataset:
         try:
-            attributes = outline(dataset, header.transfer_syntax_uid).attributes
+            attributes = outline(dataset, header.transfer_syntax_uid, scratch).attributes
             required_uids(attributes)
         except (UnreadableDataSet, UnindexableDataSet) as error:
             raise NotReceived(str(error)) from error
@@ -59,7 +62,7 @@ def read_file(path: Path, spool_name: str | None, otherwise_received_at: dt.date
             raise NotReceived("It is empty.")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping, memoryview(mapping) as view:
             written_at = dt.datetime.fromtimestamp(status.st_mtime, dt.UTC)
-            return read_received(view, spool_name, otherwise_received_at or written_at)
+            return read_received(view, spool_name, otherwise_received_at or written_at, Scratch(path.parent))
 
 
 @dataclass(frozen=True)

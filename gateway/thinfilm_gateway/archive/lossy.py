@@ -19,6 +19,7 @@ from thinfilm_gateway.archive.container.survey import Survey, map_file, reopen_p
 from thinfilm_gateway.archive.derivation import TRANSFER_SYNTAX_UID, CannotDerive, LossyStep, derive
 from thinfilm_gateway.archive.permission import body_part, sample_limits, why_lossless
 from thinfilm_gateway.dicom import part10
+from thinfilm_gateway.dicom.inflating import Scratch
 from thinfilm_gateway.policy import ceilings
 from thinfilm_gateway.policy.ceilings import Ceiling, LosslessOnly
 from thinfilm_gateway.policy.choice import Accepted, Outcome, choose
@@ -102,11 +103,12 @@ class _Deriver:
         self._ready: list[ReadyFrames] = []
 
     def run(self) -> LossyFiles:
+        scratch = Scratch(self._folder)
         kinds: dict[_Kind, list[SourceFrames]] = defaultdict(list)
         for number, source in enumerate(self._sources):
             self._check()
-            found = survey(source.path)
-            kind = self._kind(found)
+            found = survey(source.path, scratch)
+            kind = self._kind(found, scratch)
             reason, ceiling = (kind, None) if isinstance(kind, str) else ("", kind.ceiling)
             self._decisions.append(Decision(found.dicom, "", reason, ceiling, None, _stored_bits(found)))
             if isinstance(kind, _Kind):
@@ -116,9 +118,9 @@ class _Deriver:
                 self._code(stack_plan, kind)
         return LossyFiles(tuple(self._sources), tuple(self._ready), tuple(self._decisions))
 
-    def _kind(self, found: Survey) -> _Kind | str:
+    def _kind(self, found: Survey, scratch: Scratch) -> _Kind | str:
         """Return what the frames of an object must be coded with, or why it is kept lossless."""
-        if reason := why_lossless(found):
+        if reason := why_lossless(found, scratch):
             return reason
         assert found.attributes is not None
         assert found.pixels is not None

@@ -8,6 +8,7 @@ from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_gateway.archive.container.survey import Survey
 from thinfilm_gateway.archive.radiograph import names_another_body_part, shows_a_breast
 from thinfilm_gateway.dicom.element_tree import Elements, MalformedElements
+from thinfilm_gateway.dicom.inflating import Scratch
 from thinfilm_gateway.dicom.transcode import read_elements
 from thinfilm_gateway.dicom.values import integer, text
 from thinfilm_gateway.policy.ceilings import RADIOGRAPHY, lossless_only
@@ -47,14 +48,14 @@ _LOSSY_WORDS = re.compile(r"lossy|irreversibl", re.IGNORECASE)
 _PHOTOMETRIC_INTERPRETATIONS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL")
 
 
-def why_lossless(found: Survey) -> str:
+def why_lossless(found: Survey, scratch: Scratch) -> str:
     """Return a sentence if an object must be kept as it is, whatever the ceilings say; empty if it need not."""
     if found.dicom is None or found.attributes is None:
         return "It is no DICOM object that can be read."
     attributes = found.attributes
     if reason := lossless_only(found.dicom.modality, body_part(attributes)):
         return reason
-    elements = _elements(found)
+    elements = _elements(found, scratch)
     if elements is None:
         return "It is no DICOM object that can be read."
     if found.dicom.modality in RADIOGRAPHY:
@@ -82,11 +83,11 @@ def why_lossless(found: Survey) -> str:
     return ""
 
 
-def _elements(found: Survey) -> Elements | None:
+def _elements(found: Survey, scratch: Scratch) -> Elements | None:
     """Return all elements with their sequences, of which `attributes` has no values; None where they are malformed."""
     assert found.dicom is not None
     try:
-        return read_elements(found.data[found.dicom.dataset_offset :], found.dicom.transfer_syntax_uid)
+        return read_elements(found.data[found.dicom.dataset_offset :], found.dicom.transfer_syntax_uid, scratch)
     except MalformedElements:
         return None
 

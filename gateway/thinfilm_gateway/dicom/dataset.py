@@ -4,12 +4,7 @@ The bytes are the record; the outline only reads them. A value that is wrong doe
 structure that is wrong does.
 """
 
-import mmap
-import tempfile
-import zlib
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import IO
 
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
@@ -23,6 +18,7 @@ from thinfilm_gateway.dicom.elements import (
     Octets,
     walk,
 )
+from thinfilm_gateway.dicom.inflating import DEFLATED, SYSTEM_SCRATCH, DamagedDeflation, Scratch, inflated
 
 MAX_ATTRIBUTE_BYTES = 64 * 1024
 """Longer values are bulk data and are not among the attributes."""
@@ -34,8 +30,6 @@ _ELEMENT_COST = 512
 _MAX_ELEMENTS = 1_000_000
 
 _ATTRIBUTES_DEPTH = 32  # pydicom reads sequences of undefined length recursively
-_MAX_INFLATED_BYTES = 1 << 31
-_DEFLATED_CHUNK = 4 * 1024  # grows to 4 MiB at most
 
 _PIXEL_DATA = 0x7FE00010
 _PIXEL_GROUP = 0x7FE0
@@ -44,15 +38,10 @@ _IMPLICIT_LITTLE = Encoding(implicit_vr=True, little_endian=True)
 _EXPLICIT_LITTLE = Encoding(implicit_vr=False, little_endian=True)
 _EXPLICIT_BIG = Encoding(implicit_vr=False, little_endian=False)
 _ENCODING_OF = {"1.2.840.10008.1.2": _IMPLICIT_LITTLE, "1.2.840.10008.1.2.2": _EXPLICIT_BIG}
-_DEFLATED = frozenset(("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"))
 
 
 class UnreadableDataSet(Exception):
     """The bytes are not a data set; the message is one sentence that says where they go wrong."""
-
-
-class CannotInflate(OSError):
-    """There is no place for the inflated data set, whatever the data set is; `strerror` is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +71,20 @@ class DataSetOutline:
     encapsulated_pixel_data: Span | None
 
 
-def outline(dataset: Octets, transfer_syntax_uid: str, temporary_dir: Path | None = None) -> DataSetOutline:
+def outline(dataset: Octets, transfer_syntax_uid: str, scratch: Scratch = SYSTEM_SCRATCH) -> DataSetOutline:
     """Outline a data set that came with this transfer syntax.
 
     An unknown transfer syntax is read as Explicit VR Little Endian, and a data set that is not as declared is tried in
-    the other encodings. temporary_dir: where a deflated data set is inflated, up to 2 GiB; none takes the system's.
+    the other encodings. scratch: where a deflated data set is inflated, up to 2 GiB.
     Raises UnreadableDataSet, CannotInflate.
     """
-    if transfer_syntax_uid in _DEFLATED:
-        inflated = _outline(_inflate(dataset, temporary_dir), transfer_syntax_uid, _EXPLICIT_LITTLE)
-        return replace(inflated, pixel_data=None, encapsulated_pixel_data=None)
-    return _outline(dataset, transfer_syntax_uid, _ENCODING_OF.get(transfer_syntax_uid, _EXPLICIT_LITTLE))
+    if transfer_syntax_uid not in DEFLATED:
+        return _outline(dataset, transfer_syntax_uid, _ENCODING_OF.get(transfer_syntax_uid, _EXPLICIT_LITTLE))
+    try:
+        found = _outline(inflated(dataset, scratch), transfer_syntax_uid, _EXPLICIT_LITTLE)
+    except DamagedDeflation as error:
+        raise UnreadableDataSet(str(error)) from error
+    return replace(found, pixel_data=None, encapsulated_pixel_data=None)
 
 
 def _outline(dataset: Octets, transfer_syntax_uid: str, declared: Encoding) -> DataSetOutline:
@@ -151,34 +143,3 @@ def _raw(tag: BaseTag, view: memoryview, element: Element, encoding: Encoding) -
         element.vr is None,
         encoding.little_endian,
     )
-
-
-def _inflate(dataset: Octets, temporary_dir: Path | None) -> Octets:
-    """Return the inflated data set, on disk and mapped, so that memory stays small whatever it grows to."""
-    try:
-        with memoryview(dataset) as view, tempfile.TemporaryFile(dir=temporary_dir) as file:
-            size = _inflate_into(file, view)
-            file.flush()
-            return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
-    except OSError as error:
-        place = temporary_dir or "the folder for temporary files"
-        sentence = f"A deflated data set cannot be inflated in {place}: {error.strerror}."
-        raise CannotInflate(error.errno, sentence) from error
-
-
-def _inflate_into(file: IO[bytes], view: memoryview) -> int:
-    """Inflate into a file; return how many bytes. Raises UnreadableDataSet, OSError."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    size = 0
-    try:
-        for offset in range(0, len(view), _DEFLATED_CHUNK):
-            size += file.write(inflater.decompress(view[offset : offset + _DEFLATED_CHUNK]))
-            if inflater.eof or size > _MAX_INFLATED_BYTES:
-                break
-    except zlib.error as error:
-        raise UnreadableDataSet(f"The deflated data set is damaged: {error}.") from None
-    if size > _MAX_INFLATED_BYTES:
-        raise UnreadableDataSet(f"The deflated data set grows beyond {_MAX_INFLATED_BYTES} bytes.")
-    if not inflater.eof:
-        raise UnreadableDataSet("The deflated data set is cut off.")
-    return size

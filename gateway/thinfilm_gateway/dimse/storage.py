@@ -13,7 +13,8 @@ from thinfilm_gateway.archive.quota import SpoolQuota
 from thinfilm_gateway.archive.spool import Spool, SpoolWriter
 from thinfilm_gateway.archive.store import StorageAway
 from thinfilm_gateway.dicom import part10, values
-from thinfilm_gateway.dicom.dataset import CannotInflate, UnreadableDataSet, outline
+from thinfilm_gateway.dicom.dataset import UnreadableDataSet, outline
+from thinfilm_gateway.dicom.inflating import CannotInflate, Scratch
 from thinfilm_gateway.dimse import command_sets, status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.commit import CannotCommit, Committer
@@ -130,7 +131,7 @@ class StorageService:
     ) -> Received:
         """Describe the object for the index. Raises Refused; nothing of the object is left then."""
         try:
-            return _describe(reception, association, request, transfer_syntax_uid)
+            return _describe(reception, association, request, transfer_syntax_uid, self._minimum_free_bytes)
         except BaseException:
             reception.discard()
             raise
@@ -174,12 +175,14 @@ def _spool_refused(error: OSError, comment: str = "The spool cannot be written."
     return Refused(status.OUT_OF_RESOURCES, comment)
 
 
-def _describe(reception: Reception, association: Association, request: Any, transfer_syntax_uid: str) -> Received:
+def _describe(
+    reception: Reception, association: Association, request: Any, transfer_syntax_uid: str, minimum_free_bytes: int
+) -> Received:
     """Read as much of the data set as the index wants. Raises Refused."""
     writer = reception.writer
     try:
         with writer.mapped_dataset() as dataset:
-            attributes = outline(dataset, transfer_syntax_uid, writer.folder).attributes
+            attributes = outline(dataset, transfer_syntax_uid, Scratch(writer.folder, minimum_free_bytes)).attributes
     except UnreadableDataSet as error:
         raise Refused(status.CANNOT_UNDERSTAND, str(error)) from error
     except CannotInflate as error:

@@ -38,6 +38,7 @@ from thinfilm_gateway.archive.container.writer import ContainerWriter
 from thinfilm_gateway.archive.store import sync
 from thinfilm_gateway.dicom import values
 from thinfilm_gateway.dicom.dataset import UnreadableDataSet
+from thinfilm_gateway.dicom.inflating import Scratch
 from thinfilm_gateway.policy.lossless import Treatment
 
 _AHEAD_BYTES = STACK_LIMIT // 2  # raw bytes of stacks that are fitted while those before them are coded
@@ -103,7 +104,7 @@ def pack(
     try:
         with part.open("xb") as file, ThreadPoolExecutor(threads) as pool:
             report = _Packer(ContainerWriter(file), treatment, progress or (lambda count: None), pool).pack(
-                sources, ready
+                sources, ready, Scratch(destination.parent)
             )
         sync(part)
         part.rename(destination)
@@ -175,9 +176,9 @@ class _Packer:
         self._opening = threading.Lock()
         self._reopened: tuple[int, SourcePixels] | None = None
 
-    def pack(self, sources: Sequence[Source], ready: Sequence[ReadyFrames]) -> PackReport:
+    def pack(self, sources: Sequence[Source], ready: Sequence[ReadyFrames], scratch: Scratch) -> PackReport:
         for source in sources:
-            self._keep_literals(source, survey(source.path))
+            self._keep_literals(source, survey(source.path, scratch))
         literals = self._literals.finish()
         for frames in ready:
             self._keep_ready(frames)

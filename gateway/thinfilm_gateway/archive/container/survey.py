@@ -13,6 +13,7 @@ from thinfilm_codecs.jpeg_lossless import ScanCoding
 from thinfilm_gateway.archive.container.format import STACK_LIMIT, DicomHeader
 from thinfilm_gateway.dicom import part10, values
 from thinfilm_gateway.dicom.dataset import DataSetOutline, UnreadableDataSet, outline
+from thinfilm_gateway.dicom.inflating import SYSTEM_SCRATCH, Scratch
 from thinfilm_gateway.dicom.pixels import Packing, native_pixels
 from thinfilm_gateway.dicom.scans import scanned_pixels
 
@@ -56,15 +57,18 @@ class Survey:
     failure: str = ""
 
 
-def survey(path: Path) -> Survey:
-    """Look at a file. One that is no DICOM file, or cannot be parsed, is literal bytes. Raises OSError."""
+def survey(path: Path, scratch: Scratch = SYSTEM_SCRATCH) -> Survey:
+    """Look at a file. One that is no DICOM file, or cannot be parsed, is literal bytes.
+
+    scratch: where a deflated data set is inflated. Raises OSError.
+    """
     data = map_file(path)
     sha256 = hashlib.sha256(data).hexdigest()
     header = part10.locate(data) or _BARE
     dataset = data[header.dataset_offset :]
     found, failure = None, ""
     try:
-        found = outline(dataset, header.transfer_syntax_uid)
+        found = outline(dataset, header.transfer_syntax_uid, scratch)
     except UnreadableDataSet:
         pass
     except Exception as error:  # whatever is odd about the data set, the bytes are kept
