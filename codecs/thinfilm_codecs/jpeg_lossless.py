@@ -4,6 +4,7 @@ A lossless JPEG is a plain function of its samples, its Huffman tables and its p
 a better codec, and its bytes made again.
 """
 
+import math
 import struct
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from thinfilm_codecs.blocks import SampleArray
 
 _SOF3, _DHT, _SOI, _SOS, _DRI = 0xC3, 0xC4, 0xD8, 0xDA, 0xDD
 _OTHER_FRAMES = frozenset(range(0xC0, 0xD0)) - {_SOF3, _DHT, 0xC8}
+_STANDALONE = frozenset((0x01, *range(0xD0, 0xDA)))  # markers that begin no segment
 _CATEGORIES = 17
 _MOST_COMPONENTS = 4
 _MOST_SAMPLES = 1 << 27
@@ -118,15 +120,18 @@ class Scan:
     end: int
 
 
-def open_scan(stream: bytes) -> Scan | None:
-    """Return the scan of a lossless JPEG stream; None unless its bytes are proven to come back exactly."""
+def open_scan(stream: bytes, shape: tuple[int, int, int]) -> Scan | None:
+    """Return the scan of a lossless JPEG stream; None unless its bytes are proven to come back exactly.
+
+    shape: rows, columns, components; a stream that declares others is not decoded, whatever it would take.
+    """
     header = _header(stream)
-    if header is None:
+    if header is None or header.shape != shape:
         return None
     start, tables = header.start, header.tables
     wanted = stream[start : max(stream.rfind(b"\xff\xd9"), start)].rstrip(b"\xff")  # a marker may have fill bytes
     # Each sample has a bit at least: no file of a few bytes may ask for gigabytes.
-    if not wanted or header.samples > min(8 * len(wanted), _MOST_SAMPLES):
+    if not wanted or math.prod(shape) > min(8 * len(wanted), _MOST_SAMPLES):
         return None
     try:
         samples = imagecodecs.jpeg_decode(stream)
@@ -261,7 +266,8 @@ class _Frame:
     """What a SOF3 segment says; components: their ids."""
 
     precision: int
-    samples: int
+    rows: int
+    columns: int
     components: tuple[int, ...]
 
 
@@ -270,7 +276,7 @@ class _Header:
     """What stands before the scan, which begins at `start`."""
 
     precision: int
-    samples: int
+    shape: tuple[int, int, int]
     predictor: int
     tables: tuple[HuffmanTable, ...]
     start: int
@@ -287,7 +293,7 @@ def _header(stream: bytes) -> _Header | None:
         while True:
             mark, marker, length = struct.unpack_from(">BBH", stream, position)
             segment = stream[position + 4 : position + 2 + length]
-            if mark != 0xFF or len(segment) != length - 2 or marker in _OTHER_FRAMES:
+            if mark != 0xFF or len(segment) != length - 2 or marker in _OTHER_FRAMES | _STANDALONE:
                 return None
             position += 2 + length
             if marker == _DHT:
@@ -295,13 +301,16 @@ def _header(stream: bytes) -> _Header | None:
             elif marker == _DRI and any(segment):
                 return None
             elif marker == _SOF3:
+                if frame is not None:
+                    return None
                 frame = _frame(segment)
             elif marker == _SOS:
                 if frame is None:
                     return None
                 predictor, wanted = _scan(segment, frame.components)
                 used = tuple(tables[number] for number in wanted)
-                return _Header(frame.precision, frame.samples, predictor, used, position)
+                shape = (frame.rows, frame.columns, len(frame.components))
+                return _Header(frame.precision, shape, predictor, used, position)
     except (struct.error, IndexError, KeyError, ValueError):
         return None
 
@@ -323,7 +332,7 @@ def _frame(segment: bytes) -> _Frame:
     components = [segment[6 + 3 * i : 9 + 3 * i] for i in range(count)]
     if len({component[1] for component in components}) != 1 or (count > 1 and components[0][1] != 0x11):
         raise ValueError("The components are subsampled.")
-    return _Frame(precision, rows * columns * count, tuple(component[0] for component in components))
+    return _Frame(precision, rows, columns, tuple(component[0] for component in components))
 
 
 def _scan(segment: bytes, components: tuple[int, ...]) -> tuple[int, list[int]]:

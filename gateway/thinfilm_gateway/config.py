@@ -27,6 +27,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from thinfilm_gateway.dicom.budget import DECODE_BUDGET_BYTES
 from thinfilm_gateway.policy.rules import LossyRule, check_order
 
 AETitle = Annotated[
@@ -178,6 +179,11 @@ class Settings(BaseSettings):
         10 * GIB, ge=0, description="Spool copies of compressed instances kept for fast retrieval."
     )
     decoded_cache_bytes: int = Field(256 * MIB, ge=0, description="Decoded frames a receiver process keeps in memory.")
+    decode_budget_bytes: int = Field(
+        DECODE_BUDGET_BYTES,
+        ge=MIB,
+        description="Memory that decoders take at a time in a process; what needs more waits.",
+    )
     move_associations: int = Field(2, ge=1, description="Parallel associations to a C-MOVE destination.")
     peers: tuple[Peer, ...] = Field((), description="Known peers, and what each may ask for.")
     lossy: tuple[LossyRule, ...] = Field(

@@ -35,8 +35,13 @@ def lossless_jpeg(samples: SampleArray, bits: int, predictor: int = 1) -> bytes:
     )
 
 
+def shape_of(samples: SampleArray) -> tuple[int, int, int]:
+    rows, columns, *components = samples.shape
+    return rows, columns, components[0] if components else 1
+
+
 def assert_comes_back(stream: bytes, samples: SampleArray) -> None:
-    scan = open_scan(stream)
+    scan = open_scan(stream, shape_of(samples))
     assert scan is not None
     assert np.array_equal(scan.samples, samples)
     coding = ScanCoding.from_json(scan.coding.to_json())
@@ -77,7 +82,7 @@ def test_small_streams_come_back(rows: int, columns: int, bits: int, predictor: 
 def test_a_stream_with_a_changed_byte_comes_back_or_is_left_alone(position: int, value: int) -> None:
     stream = bytearray(lossless_jpeg(picture(12, 17, 12), 12))
     stream[position % len(stream)] = value
-    scan = open_scan(bytes(stream))
+    scan = open_scan(bytes(stream), (12, 17, 1))
     assert scan is None or scan_bytes(scan.samples, scan.coding) == bytes(stream[scan.start : scan.end])
 
 
@@ -94,19 +99,38 @@ def test_a_stream_with_a_changed_byte_comes_back_or_is_left_alone(position: int,
     ids=["empty", "start alone", "start and end", "baseline", "JPEG-LS", "no end"],
 )
 def test_what_is_no_lossless_jpeg_is_left_alone(stream: bytes) -> None:
-    assert open_scan(stream) is None
+    assert open_scan(stream, (16, 16, 1)) is None
 
 
+@pytest.mark.parametrize("shape", [(60, 71, 1), (65_535, 65_535, 1), (1000, 65_535, 1)], ids=str)
 @pytest.mark.parametrize("rows", [65_535, 1000])
-def test_a_stream_too_short_for_the_size_that_it_declares_is_not_decoded(rows: int) -> None:
+def test_a_stream_too_short_for_the_size_that_it_declares_is_not_decoded(
+    rows: int, shape: tuple[int, int, int]
+) -> None:
     stream = bytearray(lossless_jpeg(picture(60, 71, 12), 12))
     sizes = stream.index(b"\xff\xc3") + 5
     stream[sizes : sizes + 4] = rows.to_bytes(2) + (65_535).to_bytes(2)
     tracemalloc.start()
-    assert open_scan(bytes(stream)) is None
+    assert open_scan(bytes(stream), shape) is None
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1_000_000
+
+
+def test_a_stream_of_another_shape_than_is_wanted_is_left_alone() -> None:
+    stream = lossless_jpeg(picture(16, 20, 12), 12)
+    assert open_scan(stream, (16, 20, 1)) is not None
+    for shape in ((20, 16, 1), (16, 20, 3), (16, 21, 1), (0, 0, 1)):
+        assert open_scan(stream, shape) is None
+
+
+@pytest.mark.parametrize("marker", [b"\xff\xd0", b"\xff\x01", b"\xff\xd8"], ids=["RST0", "TEM", "SOI"])
+def test_a_frame_header_that_only_decoders_would_find_is_not_decoded(marker: bytes) -> None:
+    stream = lossless_jpeg(picture(16, 20, 12), 12)
+    hidden = bytearray(stream[stream.index(b"\xff\xc3") :][:13])
+    hidden[5:9] = (65_500).to_bytes(2) * 2
+    assert open_scan(stream[:2] + marker + (2 + len(hidden)).to_bytes(2) + hidden + stream[2:], (16, 20, 1)) is None
+    assert open_scan(stream[:2] + hidden + stream[2:], (16, 20, 1)) is None
 
 
 def test_a_stream_of_a_bit_a_sample_comes_back() -> None:
@@ -116,7 +140,7 @@ def test_a_stream_of_a_bit_a_sample_comes_back() -> None:
 
 def test_bits_above_the_precision_do_not_count() -> None:
     samples = picture(9, 9, 12).astype(np.int16)
-    scan = open_scan(lossless_jpeg(picture(9, 9, 12), 12))
+    scan = open_scan(lossless_jpeg(picture(9, 9, 12), 12), (9, 9, 1))
     assert scan is not None
     assert scan_bytes(samples | np.int16(-4096), scan.coding) == scan_bytes(scan.samples, scan.coding)
 
@@ -150,7 +174,7 @@ def test_impossible_tables_are_refused(counts: bytes, symbols: bytes) -> None:
     ids=str,
 )
 def test_impossible_codings_are_refused(change: dict[str, object]) -> None:
-    scan = open_scan(lossless_jpeg(picture(5, 5, 8), 8))
+    scan = open_scan(lossless_jpeg(picture(5, 5, 8), 8), (5, 5, 1))
     assert scan is not None
     with pytest.raises(ValueError, match=r"scan|table|Huffman"):
         ScanCoding.from_json(scan.coding.to_json() | change)

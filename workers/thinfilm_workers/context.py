@@ -8,6 +8,7 @@ from thinfilm_gateway import volumes
 from thinfilm_gateway.archive.spool import Spool
 from thinfilm_gateway.archive.store import ObjectStore
 from thinfilm_gateway.config import Settings
+from thinfilm_gateway.dicom.budget import decode_budget
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.policy import lossless
 from thinfilm_gateway.policy.lossless import Treatment
@@ -34,6 +35,7 @@ class Context:
     @classmethod
     def over(cls, settings: Settings, database: Database, on_gpu: bool = False) -> Self:
         """Open the rooms over an index that is open."""
+        decode_budget().resize(settings.decode_budget_bytes)
         spool, store = volumes.open_spool(settings, database), volumes.open_store(settings, database)
         return cls(settings, database, spool, store, on_gpu)
 

@@ -3,6 +3,7 @@
 Of each frame, the entropy-coded segment is replaced by its samples; the headers around it stay as they are.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 
 from thinfilm_codecs.blocks import PixelBlock, SampleArray
 from thinfilm_codecs.jpeg_lossless import Scan, ScanCoding, open_scan
+from thinfilm_gateway.dicom.budget import decode_budget
 from thinfilm_gateway.dicom.dataset import DataSetOutline, Span
 from thinfilm_gateway.dicom.elements import Octets
 from thinfilm_gateway.dicom.pixels import frame_axis, spacing
@@ -19,6 +21,7 @@ from thinfilm_gateway.dicom.values import integer
 _LOSSLESS_JPEG = frozenset(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"))
 _MAX_DECODED_BYTES = 256 * 1024 * 1024
 _MOST_FRAMES = 65_536
+_DECODING_FACTOR = 2  # what opening a scan takes, in the bytes of its samples: these, and the stream made of them
 _ITEM = struct.Struct("<HHL")
 
 
@@ -33,15 +36,25 @@ class ScannedPixels:
 def scanned_pixels(outline: DataSetOutline, dataset: Octets) -> ScannedPixels | None:
     """Return the samples of lossless JPEG frames; None if there are none, or their bytes are better kept as they are.
 
-    scan_bytes was proved to give the bytes of each span. Every fragment must be one frame, all of one layout.
+    scan_bytes was proved to give the bytes of each span. Every fragment must be one frame, all of the shape that the
+    data set says.
     """
     if outline.encapsulated_pixel_data is None or outline.transfer_syntax_uid not in _LOSSLESS_JPEG:
         return None
+    attributes = outline.attributes
+    shape = (
+        integer(attributes, "Rows") or 0,
+        integer(attributes, "Columns") or 0,
+        integer(attributes, "SamplesPerPixel") or 1,
+    )
+    frame_bytes = 2 * math.prod(shape)
     found: list[tuple[int, Scan]] = []
     decoded = 0
     for fragment in _fragments(outline.encapsulated_pixel_data, dataset):
         with memoryview(dataset) as view:
-            scan = open_scan(bytes(view[fragment.offset : fragment.offset + fragment.length]))
+            stream = bytes(view[fragment.offset : fragment.offset + fragment.length])
+        with decode_budget().taken(_DECODING_FACTOR * frame_bytes):
+            scan = open_scan(stream, shape)
         if scan is None or (found and not _alike(scan, found[0][1])):
             return None
         found.append((fragment.offset, scan))

@@ -1,7 +1,8 @@
 """A stored data set as native little endian, for peers that accept nothing else (PS3.5 8.2, 10.1; PS3.4 B.4.1)."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import IO
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from thinfilm_gateway.dicom.decoders import (
     Decoder,
     PixelDescription,
+    Samples,
+    Stream,
     UndecodableFrame,
     decode_frame,
     decoder_of,
@@ -27,9 +30,9 @@ from thinfilm_gateway.dicom.element_tree import (
     Generated,
     MalformedElements,
     encode,
-    inflate,
     parse,
 )
+from thinfilm_gateway.dicom.inflating import DEFLATED, SYSTEM_SCRATCH, DamagedDeflation, Scratch, inflated
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -43,7 +46,6 @@ _NATIVE = {
     EXPLICIT_VR_BIG_ENDIAN: EXPLICIT_BIG,
 }
 _LONGEST_VALUE = 0xFFFFFFFE
-_LONGEST_INFLATED = 2 * 1024**3
 
 _SAMPLES_PER_PIXEL = 0x00280002
 _PHOTOMETRIC_INTERPRETATION = 0x00280004
@@ -54,6 +56,8 @@ _COLUMNS = 0x00280011
 _BITS_ALLOCATED = 0x00280100
 _BITS_STORED = 0x00280101
 _PIXEL_REPRESENTATION = 0x00280103
+_LOSSY_IMAGE_COMPRESSION = 0x00282110
+_ICON_IMAGE_SEQUENCE = 0x00880200
 _OF_ENCAPSULATION = (0x7FE00001, 0x7FE00002, 0x7FE00003)  # offset table, lengths, total length: encapsulated only
 
 
@@ -65,42 +69,55 @@ def to_native(dataset: Bytes, transfer_syntax_uid: str, target_uid: str) -> byte
     """Return the data set in Explicit or Implicit VR Little Endian, its pixels decoded.
 
     dataset: the encoded data set, without preamble and group 0002. UIDs and all attributes stay, except those that
-    describe the encoding: group lengths and offset tables go, Photometric Interpretation and Planar Configuration
-    become those of the decoded pixels. Lossy JPEG colour becomes RGB. Raises CannotTranscode.
+    describe the encoding: group lengths and offset tables go, Photometric Interpretation, Planar Configuration and
+    Number of Frames become those of the decoded pixels. Lossy JPEG colour becomes RGB. An icon that cannot be decoded
+    is left out. Raises CannotTranscode, CannotInflate.
     """
     target = io.BytesIO()
     write_native(dataset, transfer_syntax_uid, target_uid, target)
     return target.getvalue()
 
 
-def write_native(dataset: Bytes, transfer_syntax_uid: str, target_uid: str, target: IO[bytes]) -> None:
-    """Do what to_native does into a file: no more than one decoded frame is in memory."""
+def write_native(
+    dataset: Bytes, transfer_syntax_uid: str, target_uid: str, target: IO[bytes], scratch: Scratch = SYSTEM_SCRATCH
+) -> None:
+    """Do what to_native does into a file: no more than one decoded frame is in memory.
+
+    scratch: where a deflated data set is inflated. Raises CannotTranscode, CannotInflate, OSError of the file.
+    """
     if target_uid not in _TARGETS:
         raise CannotTranscode(
             f"Objects are transcoded to Explicit or Implicit VR Little Endian only, not to {target_uid}."
         )
     try:
-        elements = _read(dataset, transfer_syntax_uid)
+        elements = _read(dataset, transfer_syntax_uid, scratch)
         for part in encode(elements, _TARGETS[target_uid]):
             target.write(part)
     except (MalformedElements, UndecodableFrame) as error:
         raise CannotTranscode(str(error)) from error
 
 
-def read_elements(dataset: Bytes, transfer_syntax_uid: str) -> Elements:
-    """Parse a data set, in the encoding that is declared or in another that fits. Raises MalformedElements."""
-    if transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
-        dataset = inflate(dataset, _LONGEST_INFLATED)
+def read_elements(dataset: Bytes, transfer_syntax_uid: str, scratch: Scratch = SYSTEM_SCRATCH) -> Elements:
+    """Parse a data set, in the encoding that is declared or in another that fits.
+
+    scratch: where a deflated data set is inflated. Raises MalformedElements, CannotInflate.
+    """
+    if transfer_syntax_uid in DEFLATED:
+        try:
+            dataset = memoryview(inflated(dataset, scratch))
+        except DamagedDeflation as error:
+            raise MalformedElements(str(error)) from error
     return _parse(dataset, _NATIVE.get(transfer_syntax_uid, EXPLICIT_LITTLE))
 
 
-def _read(dataset: Bytes, transfer_syntax_uid: str) -> Elements:
+def _read(dataset: Bytes, transfer_syntax_uid: str, scratch: Scratch) -> Elements:
     """Parse the data set and replace encapsulated Pixel Data by its decoded frames."""
     decoder = decoder_of(transfer_syntax_uid)
     if transfer_syntax_uid not in _NATIVE and decoder is None:
         raise CannotTranscode(f"There is no decoder for transfer syntax {transfer_syntax_uid}.")
-    elements = read_elements(dataset, transfer_syntax_uid)
+    elements = read_elements(dataset, transfer_syntax_uid, scratch)
     if decoder is not None:
+        _decode_icons(elements, decoder)
         _decode_pixels(elements, decoder)
     return elements
 
@@ -116,21 +133,46 @@ def _parse(dataset: Bytes, declared: Encoding) -> Elements:
     raise first_error or AssertionError
 
 
-def _decode_pixels(elements: Elements, decoder: Decoder) -> None:
-    """Make the Pixel Data of a data set and of its nested items (icons) native."""
-    for element in elements.elements:
-        if isinstance(element.value, list):
+def _decode_icons(elements: Elements, decoder: Decoder) -> None:
+    """Make the Pixel Data of nested items native, now.
+
+    An icon that cannot be decoded is left out, with all of its sequence: the image can do without. Raises
+    UndecodableFrame for what is none.
+    """
+    for element in list(elements.elements):
+        if not isinstance(element.value, list):
+            continue
+        try:
             for item in element.value:
+                _decode_icons(item, decoder)
                 _decode_pixels(item, decoder)
+                pixel_data = item.get(PIXEL_DATA)
+                if pixel_data is not None and isinstance(pixel_data.value, Generated):
+                    pixel_data.value = b"".join(pixel_data.value.chunks())
+        except UndecodableFrame:
+            if element.tag != _ICON_IMAGE_SEQUENCE and not element.tag >> 16 & 1:
+                raise
+            elements.drop(element.tag)
+
+
+def _decode_pixels(elements: Elements, decoder: Decoder) -> None:
+    """Make the Pixel Data of a data set or item native; its frames are decoded while they are written."""
     pixel_data = elements.get(PIXEL_DATA)
     if pixel_data is None or not isinstance(pixel_data.value, Fragments):
         return
-    encapsulated = pixel_data.value
     pixels = _describe(elements)
-    streams = frames(encapsulated, pixels.frames)
+    streams = frames(pixel_data.value, pixels.frames, decoder.begins)
+    if len(streams) != pixels.frames:
+        pixels = replace(pixels, frames=len(streams))
+        number = str(len(streams)).encode("ascii")
+        elements.put(_NUMBER_OF_FRAMES, "IS", number + b" " * (len(number) % 2))
+    if pixels.nbytes > _LONGEST_VALUE:
+        raise UndecodableFrame(
+            f"Decoded, the Pixel Data is {pixels.nbytes} bytes, more than a native element can hold."
+        )
 
     def decoded() -> Iterator[Bytes]:
-        yield from _native_bytes((decode_frame(decoder, stream, pixels) for stream in streams), pixels)
+        yield from _native_bytes(_decoded_frames(decoder, streams, pixels), pixels)
         if pixels.nbytes % 2:
             yield b"\0"
 
@@ -146,13 +188,22 @@ def _decode_pixels(elements: Elements, decoder: Decoder) -> None:
         elements.drop(tag)
 
 
-def _native_bytes(
-    decoded: "Iterable[np.ndarray[tuple[int, ...], np.dtype[np.generic]]]", pixels: PixelDescription
-) -> Iterator[Bytes]:
+def _decoded_frames(decoder: Decoder, streams: Sequence[Stream], pixels: PixelDescription) -> Iterator[Samples]:
+    """Give the decoded frames; a frame that cannot be decoded is named by its number."""
+    for number, stream in enumerate(streams, 1):
+        try:
+            yield decode_frame(decoder, stream, pixels)
+        except UndecodableFrame as error:
+            if len(streams) == 1:
+                raise
+            raise UndecodableFrame(f"Of {len(streams)} frames, number {number} fails: {error}") from error
+
+
+def _native_bytes(decoded: Iterable[Samples], pixels: PixelDescription) -> Iterator[Bytes]:
     """Yield the value of native Pixel Data, without its padding byte."""
     if pixels.bits_allocated > 1:
         for frame in decoded:
-            yield frame.tobytes()
+            yield frame.data.cast("B")
         return
     pending = np.empty(0, np.uint8)  # frames of 1-bit samples need not end at a byte
     for frame in decoded:
@@ -177,11 +228,8 @@ def _describe(elements: Elements) -> PixelDescription:
         bits_stored=elements.number(_BITS_STORED) or bits_allocated,
         signed=elements.number(_PIXEL_REPRESENTATION) == 1,
         frames=max(1, int(frames_text)) if frames_text.isdecimal() else 1,
+        is_lossy=elements.text(_LOSSY_IMAGE_COMPRESSION) == "01",
     )
     if bits_allocated not in (1, 8, 16, 32) or not pixels.frame_samples or pixels.bits_stored > bits_allocated:
         raise UndecodableFrame("The Image Pixel attributes describe no image.")
-    if pixels.nbytes > _LONGEST_VALUE:
-        raise UndecodableFrame(
-            f"Decoded, the Pixel Data is {pixels.nbytes} bytes, more than a native element can hold."
-        )
     return pixels

@@ -12,6 +12,7 @@ from thinfilm_gateway.archive.presence import Presence
 from thinfilm_gateway.archive.spool import Spool
 from thinfilm_gateway.archive.store import ObjectStore
 from thinfilm_gateway.config import Settings
+from thinfilm_gateway.dicom.inflating import Scratch
 from thinfilm_gateway.dimse import status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.commitment_examination import Examiner
@@ -50,7 +51,7 @@ class CommitmentService:
         objects: ObjectReader,
     ) -> None:
         """ae: pynetdicom's application entity, for the associations on which reports go out."""
-        preparer = Preparer(database, objects, settings.spool_dir)
+        preparer = Preparer(database, objects, Scratch(settings.spool_dir, settings.minimum_free_bytes))
         examiner = Examiner(settings.commitment_depth, database, Presence(spool, store), preparer)
         self._database = database
         self._reporter = Reporter(settings, peers, ae, database, examiner)

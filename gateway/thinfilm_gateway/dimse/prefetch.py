@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +15,7 @@ from thinfilm_gateway.archive.container.cache import Decoded
 from thinfilm_gateway.archive.container.decoding import ahead_bytes
 from thinfilm_gateway.archive.objects import Fetched, IntegrityError, ObjectReader, map_file
 from thinfilm_gateway.archive.store import StorageAway
+from thinfilm_gateway.dicom.inflating import Scratch
 from thinfilm_gateway.dicom.transcode import CannotTranscode, write_native
 from thinfilm_gateway.dimse.suboperations import NoContext, StoreContext, choose_context
 from thinfilm_gateway.index import archiving, audit
@@ -60,10 +60,10 @@ Prepared = Ready | Unsendable
 class Preparer:
     """Turns locations into objects ready to be sent; many threads use one."""
 
-    def __init__(self, database: Database, objects: ObjectReader, temporary_dir: Path) -> None:
+    def __init__(self, database: Database, objects: ObjectReader, scratch: Scratch) -> None:
         self._database = database
         self._objects = objects
-        self._temporary_dir = temporary_dir
+        self._scratch = scratch
 
     def start(self, instance: InstanceLocation) -> list[Decoded]:
         """Begin to decode what `prepare` will need, for as long as the result is held; never raises."""
@@ -123,8 +123,8 @@ class Preparer:
 
     def _transcode(self, dataset: memoryview, transfer_syntax_uid: str, target_uid: str) -> memoryview:
         """Transcode an object; what becomes large lies in a file, so that memory stays small."""
-        with tempfile.SpooledTemporaryFile(_TRANSCODED_BYTES, dir=str(self._temporary_dir)) as file:
-            write_native(dataset, transfer_syntax_uid, target_uid, file)
+        with tempfile.SpooledTemporaryFile(_TRANSCODED_BYTES, dir=str(self._scratch.folder)) as file:
+            write_native(dataset, transfer_syntax_uid, target_uid, file, self._scratch)
             if file.tell() > _TRANSCODED_BYTES:
                 file.flush()
                 return map_file(file.fileno())

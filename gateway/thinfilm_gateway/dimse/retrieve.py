@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from thinfilm_gateway.archive.objects import ObjectReader
 from thinfilm_gateway.config import Peer, Settings
 from thinfilm_gateway.dicom.element_tree import Element
+from thinfilm_gateway.dicom.inflating import Scratch
 from thinfilm_gateway.dimse import command_sets, status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.delivery import Delivery
@@ -51,7 +52,7 @@ class RetrieveService:
         self._settings = settings
         self._peers = peers
         self._database = database
-        self._preparer = Preparer(database, objects, settings.spool_dir)
+        self._preparer = Preparer(database, objects, Scratch(settings.spool_dir, settings.minimum_free_bytes))
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="read-ahead")
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from thinfilm_gateway.accepting import Patience
 from thinfilm_gateway.archive.objects import ObjectReader
 from thinfilm_gateway.archive.quota import SpoolQuota
 from thinfilm_gateway.config import OPERATIONS, Operation, Settings
+from thinfilm_gateway.dicom.budget import decode_budget
 from thinfilm_gateway.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from thinfilm_gateway.dimse import contexts, verification
 from thinfilm_gateway.dimse.association import STORAGE, Admit, Association, OpenStore, Service
@@ -295,6 +296,7 @@ def serve_receiver(
     shared: what it shares with other receivers; without it, it listens on ports of its own.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
+    decode_budget().resize(settings.decode_budget_bytes)
     claim = contextlib.nullcontext() if settings.database_url else data_folder.receiving(settings.data_dir)
     with stop_signal() as stop, claim:
         receiver = Receiver(settings, shared)

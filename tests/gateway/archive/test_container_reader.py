@@ -94,7 +94,7 @@ def test_a_cache_never_holds_more_than_its_bytes_and_lets_the_least_recent_go() 
             loads.append(key)
             return np.zeros(size, np.uint8)
 
-        assert not cache.start(key, load).result().flags.writeable
+        assert not cache.start(key, load, 7).result().flags.writeable
         assert cache.nbytes <= 250
 
     for key in ("a", "b", "a", "c", "a"):
@@ -116,10 +116,10 @@ def test_what_somebody_holds_is_decoded_once_however_small_the_cache_and_for_all
         loads.append(1)
         return np.zeros(100, np.uint8)
 
-    wanted = [cache.start("a", load) for _ in range(3)]
+    wanted = [cache.start("a", load, 7) for _ in range(3)]
     release.set()
     assert len({id(each.result()) for each in wanted}) == 1
-    assert cache.start("a", load).result() is wanted[0].result()
+    assert cache.start("a", load, 7).result() is wanted[0].result()
     assert loads == [1]
     assert cache.nbytes == 0
 
@@ -132,7 +132,7 @@ def test_what_is_no_work_is_there_at_once_though_all_who_decode_are_busy() -> No
         release.wait()
         return np.zeros(1, np.uint8)
 
-    busy = [cache.start(number, load) for number in range(200)]
+    busy = [cache.start(number, load, 7) for number in range(200)]
     assert len(cache.get("literals", lambda: np.zeros(5, np.uint8))) == 5
     release.set()
     assert all(len(each.result()) == 1 for each in busy)
@@ -147,10 +147,10 @@ def _fail() -> np.ndarray:
 
 def test_a_group_that_could_not_be_read_is_read_anew_for_the_next() -> None:
     cache = FrameCache(1000)
-    failed = cache.start("a", _fail)
+    failed = cache.start("a", _fail, 7)
     with pytest.raises(DamagedContainer):
         failed.result()
-    assert len(cache.start("a", lambda: np.zeros(7, np.uint8)).result()) == 7
+    assert len(cache.start("a", lambda: np.zeros(7, np.uint8), 7).result()) == 7
 
 
 def test_many_threads_read_one_container(packed: bytes, series: list[Path]) -> None:

@@ -347,7 +347,6 @@ def test_only_native_little_endian_is_a_target():
         ({}, b""),
         ({"Rows": 24}, None),
         ({"Rows": 0}, None),
-        ({"NumberOfFrames": "3"}, None),
         ({"BitsAllocated": None}, None),
         ({"BitsAllocated": 12}, None),
         ({"Rows": 65535, "Columns": 65535, "NumberOfFrames": "2"}, None),

@@ -5,9 +5,11 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from functools import partial
 
 from thinfilm_codecs.blocks import SampleArray
 from thinfilm_gateway.archive.container.decoding import decoders
+from thinfilm_gateway.dicom.budget import decode_budget
 
 Decoded = Future[SampleArray]
 """A group that is decoded, or about to be."""
@@ -33,12 +35,15 @@ class FrameCache:
         """Bytes that are kept now."""
         return self._bytes
 
-    def start(self, key: Hashable, load: Callable[[], SampleArray]) -> Decoded:
-        """Return what is there under `key`, or else what `load` will give in one of the threads that decode."""
+    def start(self, key: Hashable, load: Callable[[], SampleArray], nbytes: int) -> Decoded:
+        """Return what is there under `key`, or else what `load` will give in one of the threads that decode.
+
+        nbytes: of the decode budget, what `load` takes.
+        """
         with self._lock:
             found = self._held.get(key)
             if found is None:
-                found = self._held[key] = decoders().submit(self._load, key, load)
+                found = self._held[key] = decoders().submit(self._load, key, partial(_within_budget, load, nbytes))
             elif key in self._kept:
                 self._kept.move_to_end(key)
             return found
@@ -76,3 +81,8 @@ class FrameCache:
                     _, (_, nbytes) = self._kept.popitem(last=False)
                     self._bytes -= nbytes
         return array
+
+
+def _within_budget(load: Callable[[], SampleArray], nbytes: int) -> SampleArray:
+    with decode_budget().taken(nbytes):
+        return load()

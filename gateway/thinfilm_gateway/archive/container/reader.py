@@ -45,6 +45,7 @@ from thinfilm_gateway.archive.container.manifest import decompress, read_manifes
 from thinfilm_gateway.archive.store import RangeReader
 from thinfilm_gateway.dicom.pixels import pixel_bytes
 
+_DECODING_FACTOR = 2  # what decoding a group takes, in its bytes: the samples, and what they are made of
 _PRIVATE_CACHE_BYTES = 32 * MIB  # enough to decode each group once when entries are read in reading_order()
 
 _log = structlog.get_logger()
@@ -311,7 +312,9 @@ class Container:
         return np.frombuffer(raw, np.uint8)
 
     def _frames(self, stack: int, group: int) -> Decoded:
-        return self._cache.start((self._key, "frames", stack, group), partial(self._load_frames, stack, group))
+        kept = self._manifest.stacks[stack]
+        nbytes = _DECODING_FACTOR * kept.layout.with_frames(kept.groups[group].frames).nbytes
+        return self._cache.start((self._key, "frames", stack, group), partial(self._load_frames, stack, group), nbytes)
 
     def _load_frames(self, stack_number: int, group_number: int) -> SampleArray:
         stack = self._manifest.stacks[stack_number]
