@@ -246,13 +246,16 @@ def db_upgrade(data_dir: DataDir = None, config_file: ConfigFile = None) -> None
 
 @db.command("check")
 def db_check(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
-    """Say whether the tables of the index are those of this version; exit status 0 if so."""
+    """Say whether the tables of the index are those of this version, and outlive a power cut; exit status 0 if so."""
     from thinfilm_gateway.index.database import Database
 
     settings = config.load(config_file, data_dir=data_dir)
     if not settings.database_url:
         data_folder.require(settings.data_dir)
-    Database(settings.index_url).check()
+    database = Database(settings.index_url)
+    database.check()
+    if complaints := database.complaints():
+        raise Failed(" ".join(complaints))
     _console().print("The index is up to date.")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from thinfilm_gateway.archive import mark
 from thinfilm_gateway.archive.spool import bytes_under
+from thinfilm_gateway.archive.store import make_folder
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.index.volumes import ARCHIVE, SPOOL, KnownVolumes
 
@@ -43,7 +44,7 @@ def make(folder: Path) -> None:
     """Make the folder if it is missing. Raises UnusableDataFolder."""
     _refuse_file(folder)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise UnusableDataFolder(f"The data folder {folder} cannot be made: {error.strerror}.") from None
     if not _writable(folder):

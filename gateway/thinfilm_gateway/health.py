@@ -13,7 +13,7 @@ from thinfilm_gateway import certificates
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.data_folder import Room
 from thinfilm_gateway.health_warning import HealthWarning
-from thinfilm_gateway.index import heartbeats, jobs, status
+from thinfilm_gateway.index import durability, heartbeats, jobs, status
 from thinfilm_gateway.index.heartbeats import Beat
 from thinfilm_gateway.index.status import GivenUp
 
@@ -34,6 +34,7 @@ def warnings(settings: Settings, session: Session, room: Room, now: dt.datetime 
         *_of_old_jobs(session, now),
         *_of_what_was_given_up(status.given_up(session)),
         *certificates.warnings(settings, now),
+        *_of_durability(session),
         _of_room("room_ends", room.warning),
     ]
     return [warning for warning in found if warning is not None]
@@ -41,6 +42,11 @@ def warnings(settings: Settings, session: Session, room: Room, now: dt.datetime 
 
 def _of_room(name: str, sentence: str | None) -> HealthWarning | None:
     return HealthWarning(name, sentence) if sentence else None
+
+
+def _of_durability(session: Session) -> list[HealthWarning]:
+    complaints = durability.complaints(session.connection())
+    return [HealthWarning(f"index_not_durable {name}", sentence) for name, sentence in complaints.items()]
 
 
 def _of_processes(beats: Sequence[Beat]) -> list[HealthWarning]:

@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from thinfilm_gateway.archive import mark
 from thinfilm_gateway.archive.mark import MarkCheck
 from thinfilm_gateway.archive.spool import Spool
-from thinfilm_gateway.archive.store import FolderStore, StorageAway
+from thinfilm_gateway.archive.store import FolderStore, StorageAway, make_folder
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.index import volumes
 from thinfilm_gateway.index.database import Database
@@ -31,7 +31,7 @@ def settle(settings: Settings, database: Database) -> None:
             if found is None and volumes.is_in_use(session, name) and not _holds_files(folder):
                 log.error("volume_empty", folder=str(folder), mend="Mount its volume, then start again.")
                 continue
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             volumes.record_mark(session, name, found or mark.write(folder))
 
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,11 +70,14 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @contextlib.contextmanager
-def stoppable_postgres() -> Iterator[tuple[PostgresServer, StoppableServer]]:
-    """Run a PostgreSQL server that can be stopped; it refuses root, so root starts it as the user `postgres`."""
+def stoppable_postgres(**options: str) -> Iterator[tuple[PostgresServer, StoppableServer]]:
+    """Run a PostgreSQL server that can be stopped; it refuses root, so root starts it as the user `postgres`.
+
+    options: settings of the server, beside its defaults.
+    """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="thinfilm-postgres-") as folder:
-        command = _postgres_command(Path(folder), port)
+        command = _postgres_command(Path(folder), port, options)
         run = StoppableServer(lambda: _running(command, Path(folder), signal.SIGINT, lambda: _postgres_answers(port)))
         run.start()
         try:
@@ -83,7 +86,7 @@ def stoppable_postgres() -> Iterator[tuple[PostgresServer, StoppableServer]]:
             run.stop()
 
 
-def _postgres_command(folder: Path, port: int) -> list[str]:
+def _postgres_command(folder: Path, port: int, options: Mapping[str, str]) -> list[str]:
     """Make an empty database cluster, and return the command that serves it."""
     data = folder / "data"
     if os.geteuid() == 0:
@@ -95,18 +98,15 @@ def _postgres_command(folder: Path, port: int) -> list[str]:
         capture_output=True,
         cwd=folder,
     )
-    # Nothing of a test survives its server's host, so the disk need not be waited for.
-    options = {
+    values = {
         "port": port,
         "listen_addresses": "127.0.0.1",
         "unix_socket_directories": folder,
         "autovacuum": "off",  # what it counts, and when, would decide on plans that tests look at
-        "fsync": "off",
-        "synchronous_commit": "off",
-        "full_page_writes": "off",
         "max_connections": 200,
+        **options,
     }
-    arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+    arguments = [part for name, value in values.items() for part in ("-c", f"{name}={value}")]
     return [*_unprivileged(), _postgres_program("postgres"), "-D", str(data), *arguments]
 
 

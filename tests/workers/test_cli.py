@@ -11,7 +11,9 @@ import pytest
 
 from support.datasets import ct_series
 from support.house import House, flip_byte
+from support.servers import stoppable_postgres
 from thinfilm_gateway.data_folder import held, receiving
+from thinfilm_gateway.index.database import Database
 
 EMBEDDED = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -111,3 +113,18 @@ def test_a_command_without_a_data_folder_says_so_and_makes_no_folders(house: Hou
         assert "does not exist" in result.stderr
         assert "Traceback" not in result.stderr
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_db_check_fails_with_the_mend_where_the_database_would_not_outlive_a_power_cut(tmp_path: Path) -> None:
+    with stoppable_postgres(fsync="off") as (server, _):
+        database = Database(server.url())
+        database.upgrade()
+        database.dispose()
+        environment = {**os.environ, "THINFILM_DATABASE_URL": server.url(), "THINFILM_DATA_DIR": str(tmp_path)}
+        command = [sys.executable, "-m", "thinfilm_gateway", "db", "check"]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        retried = subprocess.run([*command[:-2], "retry"], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("thinfilm: PostgreSQL runs with fsync = off: after a power cut")
+    assert retried.returncode == 0
+    assert "index_not_durable" in retried.stderr, "whoever only works with the index is warned"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 from rich.console import Console
 
@@ -18,6 +19,8 @@ from thinfilm_gateway.index import commitments, holdings, jobs
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.progress import step
 from thinfilm_workers.context import Context
+
+log = structlog.get_logger()
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with the settings.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="Folder of spool, archive and index.")]
@@ -175,6 +178,8 @@ def _context(
             database.upgrade()
         else:
             database.check()
+        for complaint in database.complaints():
+            log.warning("index_not_durable", reason=complaint)
         yield Context.over(settings, database)
 
 

@@ -6,7 +6,7 @@ from typing import Self
 
 from thinfilm_gateway import volumes
 from thinfilm_gateway.archive.spool import Spool
-from thinfilm_gateway.archive.store import ObjectStore
+from thinfilm_gateway.archive.store import ObjectStore, make_folder
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.dicom.budget import decode_budget
 from thinfilm_gateway.index.database import Database
@@ -54,5 +54,5 @@ class Context:
         """
         self.store.check()
         folder = self.settings.archive_dir / "work"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         return folder

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from thinfilm_gateway.archive.store import StorageAway, check_mounted
+from thinfilm_gateway.archive.store import StorageAway, check_mounted, make_folder, sync
 
 _BUFFER_BYTES = 1024 * 1024
 _RANDOM_DIGITS = 30
@@ -34,7 +34,7 @@ class SpoolWriter:
         self.name: str | None = None  # set by Spool.commit
         self.dataset_offset = 0
         self._path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._buffer = bytearray()
         self._not_hashed = 0  # leading bytes of the buffer that come before the data set
         self._in_dataset = False
@@ -147,7 +147,7 @@ class Spool:
         for writer in writers:
             name = shard + secrets.token_hex(_RANDOM_DIGITS // 2) + writer.sha256
             writer._move(name, folder / name)
-        _sync_folder(folder)
+        sync(folder)
         for writer in writers:
             writer._close()
 
@@ -208,13 +208,12 @@ class Spool:
         self._check()
         if self._is_made:
             return
-        self._temporary.mkdir(parents=True, exist_ok=True)
+        make_folder(self._temporary)
         present = {folder.name for folder in self._root.iterdir()}
         missing = [shard for shard in _SHARDS if shard not in present]
         for shard in missing:
-            (self._root / shard).mkdir(exist_ok=True)
-        if missing:
-            _sync_folder(self._root)
+            (self._root / shard).mkdir(mode=0o700, exist_ok=True)
+        sync(self._root)  # always: another process may have made them and not have come to that
         self._is_made = True
 
 
@@ -232,12 +231,3 @@ def bytes_under(root: Path) -> int:
 def promised_sha256(name: str) -> str:
     """Return the SHA-256, hexadecimal, that the data set had when its spool file got this name."""
     return name[-_SHA256_DIGITS:]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -126,9 +126,10 @@ class FolderStore:
         """Use `root`, which is made where it is missing. check: raises StorageAway while nothing may be written."""
         self._root = root
         self._check = check
+        self._folders: set[str] = set()  # whose names are on the disk
         with contextlib.suppress(StorageAway):
             check()
-            root.mkdir(parents=True, exist_ok=True)
+            make_folder(root)
 
     def put(self, key: str, source: Path) -> None:
         """Move the file `source` into the store; see ObjectStore."""
@@ -136,9 +137,9 @@ class FolderStore:
         target = self._path(key)
         if target.exists():
             raise FileExistsError(errno.EEXIST, "The archive already has an object of this key", key)
-        if not target.parent.exists():
-            target.parent.mkdir(exist_ok=True)
-            sync(self._root)
+        if target.parent.name not in self._folders:  # made by another process perhaps, which has not synced it yet
+            make_folder(target.parent)
+            self._folders.add(target.parent.name)
         try:
             sync(source)
             source.rename(target)
@@ -184,6 +185,18 @@ class FolderStore:
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not a key of the archive.")
         return self._root / key
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that only this user may enter, and its parents where they are missing, durably. Raises OSError.
+
+    The name of one that is there is synced too: whoever made it may not have come to that.
+    """
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(PermissionError):  # a parent that only its owner reads, who made the folder
+        sync(folder.parent)
 
 
 def sync(path: Path) -> None:

@@ -19,6 +19,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from thinfilm_gateway.archive.store import sync
+from thinfilm_gateway.index import durability
+
 log = structlog.get_logger()
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -94,6 +97,8 @@ class Database:
             configuration.set_main_option("script_location", str(MIGRATIONS))
             configuration.attributes["connection"] = connection
             command.upgrade(configuration, "head")
+        if self.is_sqlite:
+            sync(Path(str(self.url.database)).parent)  # the name of the file, which SQLite syncs too late
 
     def check(self) -> None:
         """Raise UnusableIndex, naming what is behind, unless the index is at the newest migration."""
@@ -111,6 +116,14 @@ class Database:
                     f"The index at {self._shown_url} is at migration {current} and this version needs {newest}; "
                     "run `thinfilm db upgrade`."
                 )
+
+    def complaints(self) -> list[str]:
+        """Return a sentence for each setting of the database by which a power cut can take what was committed.
+
+        Raises UnusableIndex if the index is away.
+        """
+        with self._explained(), self._reading_engine.connect() as connection:
+            return list(durability.complaints(connection).values())
 
     def dispose(self) -> None:
         """Close all connections."""
@@ -173,7 +186,7 @@ def _sqlite_engine(url: URL, *, reading: bool = False) -> Engine:
 
 
 def _postgres_engine(url: URL, connections: int) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url,
         connect_args={"connect_timeout": 10},
         pool_size=4,
@@ -182,6 +195,8 @@ def _postgres_engine(url: URL, connections: int) -> Engine:
         pool_pre_ping=True,  # after a restart of the server, the next transaction simply works
         pool_use_lifo=True,
     )
+    event.listen(engine, "connect", lambda connection, entry: durability.keep_commits(connection))
+    return engine
 
 
 def _prepare_reader(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
