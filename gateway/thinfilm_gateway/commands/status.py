@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.orm import Session
 
-from thinfilm_gateway import data_folder, health
+from thinfilm_gateway import counts, data_folder, health
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.data_folder import Room
 from thinfilm_gateway.health_warning import HealthWarning
@@ -19,6 +19,7 @@ from thinfilm_gateway.index import heartbeats, volumes
 from thinfilm_gateway.index import status as index_status
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.heartbeats import Beat
+from thinfilm_gateway.index.savings import Savings, Share
 from thinfilm_gateway.index.status import Problem, Summary
 from thinfilm_gateway.policy import lossless
 
@@ -32,6 +33,7 @@ class Status:
     """
 
     summary: Summary
+    savings: Savings
     warnings: tuple[HealthWarning, ...]
     problems: tuple[Problem, ...]
     workers: tuple[Beat, ...]
@@ -44,6 +46,7 @@ class Status:
             self.summary.to_json()
             | asdict(self.room)
             | {
+                "savings": self.savings.to_json(),
                 "hurry": self.hurry,
                 "workers": [
                     {"name": beat.name, "kind": beat.kind, "queues": beat.queues, "since": beat.started_at.isoformat()}
@@ -58,13 +61,14 @@ class Status:
 def status(settings: Settings) -> Status:
     """Read the state out of the index. Raises UnusableDataFolder, UnusableIndex."""
     with reading(settings) as session:
-        summary = index_status.summary(session)
+        counted = counts.count(session)
+        summary = counted.summary
         problems = tuple(index_status.problems(session))
         hurry = lossless.hurry(summary.jobs_due, settings.backlog_jobs)
         room = data_folder.room(settings, volumes.known(session))
         warnings = tuple(health.warnings(settings, session, room))
         workers = tuple(heartbeats.workers(heartbeats.living(session, dt.datetime.now(dt.UTC))))
-        return Status(summary, warnings, problems, workers, room, hurry)
+        return Status(summary, counted.savings, warnings, problems, workers, room, hurry)
 
 
 @contextlib.contextmanager
@@ -80,30 +84,43 @@ def reading(settings: Settings) -> Iterator[Session]:
         database.dispose()
 
 
+def _savings_rows(savings: Savings) -> dict[str, str]:
+    twice = f"{savings.waiting_bytes:,} of originals beside what was derived of them, until their time is over; "
+    return {
+        "bytes": _savings_text(savings.total),
+        **{f"  {name or 'no modality'}": _savings_text(share) for name, share in savings.by_modality.items()},
+        **{f"  {name}": _savings_text(share) for name, share in savings.by_codec.items()},
+        "kept twice": f"{twice}{savings.cached_bytes:,} more in the spool for fast retrieval, until room is wanted",
+    }
+
+
+def _savings_text(share: Share) -> str:
+    ratio = "" if share.ratio is None else f", {share.ratio:.2f} times smaller"
+    return f"{share.received_bytes:,} received, {share.kept_bytes:,} kept{ratio}"
+
+
 def render(result: Status) -> RenderableType:
     """Return the same for a terminal."""
-    counts = result.summary
-    archived_bytes = counts.received_bytes - counts.waiting_bytes
-    ratio = f", {archived_bytes / counts.container_bytes:.2f} times smaller" if counts.container_bytes else ""
+    summary = result.summary
     rows = {
-        "kept": f"{counts.instances} instances, {counts.series} series, {counts.studies} studies",
-        "patients": str(counts.patients),
-        "received": f"{counts.received} instances wait to be compressed",
-        "archived": f"{counts.archived} instances in {counts.containers} containers",
-        "as received": f"{counts.as_received} instances were given up",
-        "quarantined": f"{counts.quarantined} instances are damaged",
-        "conflicts": f"{counts.conflicts} further revisions are kept and not served",
-        "lossy": f"{counts.lossy} images are kept lossily, {counts.retired} of them without their original",
-        "bytes": f"{archived_bytes:,} archived in {counts.container_bytes:,}{ratio}; {counts.waiting_bytes:,} not",
-        "jobs": f"{counts.jobs_waiting} wait, {counts.jobs_running} run, {counts.jobs_failed} have failed",
-        "commitments": f"{counts.commitments_waiting} are to be reported, {counts.commitments_failed} were given up",
+        "kept": f"{summary.instances} instances, {summary.series} series, {summary.studies} studies",
+        "patients": str(summary.patients),
+        "received": f"{summary.received} instances wait to be compressed",
+        "archived": f"{summary.archived} instances in {summary.containers} containers",
+        "as received": f"{summary.as_received} instances were given up",
+        "quarantined": f"{summary.quarantined} instances are damaged",
+        "conflicts": f"{summary.conflicts} further revisions are kept and not served",
+        "lossy": f"{summary.lossy} images are kept lossily, {summary.retired} of them without their original",
+        **_savings_rows(result.savings),
+        "jobs": f"{summary.jobs_waiting} wait, {summary.jobs_running} run, {summary.jobs_failed} have failed",
+        "commitments": f"{summary.commitments_waiting} are to be reported, {summary.commitments_failed} were given up",
     }
     hosts = {beat.host for beat in result.workers}
     rows["workers"] = f"{len(result.workers)} live, on {len(hosts)} hosts" if hosts else "none lives"
     if result.room.free_bytes is not None:
         rows["free"] = f"{result.room.free_bytes:,} bytes on the disk of the spool"
-    if counts.oldest_due:
-        rows["due since"] = f"{counts.oldest_due:%Y-%m-%d %H:%M:%S} UTC"
+    if summary.oldest_due:
+        rows["due since"] = f"{summary.oldest_due:%Y-%m-%d %H:%M:%S} UTC"
     if result.hurry:
         rows["backlog"] = result.hurry
     table = Table(box=None, pad_edge=False, show_header=False)

@@ -251,7 +251,7 @@ def retire(
             Instance.sha256 == one.derived.sha256,
             ~_is_another_served(Instance),
         )
-        locked = select(Instance.id, Instance.state, Instance.committed_at)
+        locked = select(Instance.id, Instance.state, Instance.committed_at, Instance.dataset_bytes)
         locked = locked.where(or_(Instance.id == one.original_pk, is_derived))
         rows = {row.id: row for row in session.execute(locked.order_by(Instance.id).with_for_update())}
         if len(rows) < 2 or any(row.state is not InstanceState.ARCHIVED for row in rows.values()):
@@ -260,7 +260,8 @@ def retire(
             continue
         session.execute(_quietly(delete(Instance).where(Instance.id == one.original_pk)))
         session.execute(_quietly(update(Instance).where(Instance.id == one.derived.instance_pk).values(current=True)))
-        session.execute(_quietly(update(Derivation).where(Derivation.id == one.derivation_pk).values(retired_at=now)))
+        noted = {"retired_at": now, "original_bytes": rows[one.original_pk].dataset_bytes}
+        session.execute(_quietly(update(Derivation).where(Derivation.id == one.derivation_pk).values(noted)))
         detail = f"The original went; {one.derived.sop_instance_uid} is served in its place."
         audit.record(session, "original_retired", one.original_uid, detail=detail, now=now)
         gone.append(one)

@@ -361,6 +361,7 @@ class Derivation(Base):
     decided_at: Mapped[dt.datetime]
     retire_at: Mapped[dt.datetime | None]  # from here on the original may go; None: it stays
     retired_at: Mapped[dt.datetime | None]  # since when the original is gone
+    original_bytes: Mapped[int | None]  # length of its encoded data set; None while it is kept, or where nobody knows
 
 
 def tells_of(original: type[Instance]) -> ColumnElement[bool]:

@@ -11,6 +11,7 @@ from thinfilm_gateway.index.duplicates import CONTENT_CONFLICT, RELATIONAL_MISMA
 from thinfilm_gateway.index.jobs import count_due
 from thinfilm_gateway.index.models import (
     AuditEvent,
+    Base,
     Commitment,
     Container,
     Derivation,
@@ -30,9 +31,8 @@ class Summary:
     """Numbers of rows and bytes.
 
     conflicts: further revisions that are kept but not served; they are instances too. lossy: images of which a derived
-    object is kept. retired: those of them whose original is gone. received_bytes: of all data sets.
-    container_bytes: of all containers. waiting_bytes: data sets that are not in a container.
-    jobs_due: those that wait and could be done now. oldest_due: since when the first of them could.
+    object is kept. retired: those of them whose original is gone. jobs_due: those that wait and could be done now.
+    oldest_due: since when the first of them could.
     """
 
     patients: int
@@ -46,10 +46,7 @@ class Summary:
     archived: int
     as_received: int
     quarantined: int
-    received_bytes: int
-    waiting_bytes: int
     containers: int
-    container_bytes: int
     jobs_waiting: int
     jobs_due: int
     jobs_running: int
@@ -100,17 +97,12 @@ def summary(session: Session, now: dt.datetime | None = None) -> Summary:
             Instance.state,
             func.count(),
             func.count().filter(_is_conflict()),
-            func.coalesce(func.sum(Instance.dataset_bytes), 0),
-            func.coalesce(func.sum(Instance.dataset_bytes).filter(Instance.container_pk.is_(None)), 0),
         ).group_by(Instance.state)
     ).all()
     states = {row[0]: row[1] for row in instances}
     jobs = {row[0]: row[1] for row in session.execute(select(Job.state, func.count()).group_by(Job.state))}
     requests = select(Commitment.state, func.count()).group_by(Commitment.state)
     commitments = {row[0]: row[1] for row in session.execute(requests)}
-    containers, container_bytes = session.execute(
-        select(func.count(), func.coalesce(func.sum(Container.size_bytes), 0)).select_from(Container)
-    ).one()
     lossy, retired = session.execute(
         select(func.count(Derivation.derived_sop_instance_uid), func.count(Derivation.retired_at))
     ).one()
@@ -126,10 +118,7 @@ def summary(session: Session, now: dt.datetime | None = None) -> Summary:
         archived=states.get(InstanceState.ARCHIVED, 0),
         as_received=states.get(InstanceState.AS_RECEIVED, 0),
         quarantined=states.get(InstanceState.QUARANTINED, 0),
-        received_bytes=int(sum(row[3] for row in instances)),
-        waiting_bytes=int(sum(row[4] for row in instances)),
-        containers=containers,
-        container_bytes=int(container_bytes),
+        containers=_count(session, Container),
         jobs_waiting=jobs.get(JobState.WAITING, 0),
         jobs_due=count_due(session, now),
         jobs_running=jobs.get(JobState.RUNNING, 0),
@@ -192,5 +181,5 @@ def _is_conflict() -> Any:
     return and_(Instance.current.is_(False), Instance.sop_instance_uid.not_in(derived))
 
 
-def _count(session: Session, model: type[Patient] | type[Study] | type[Series]) -> int:
+def _count(session: Session, model: type[Base]) -> int:
     return session.scalar(select(func.count()).select_from(model)) or 0

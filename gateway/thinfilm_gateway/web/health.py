@@ -16,8 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from thinfilm_gateway import data_folder, health
 from thinfilm_gateway.accepting import Patience
 from thinfilm_gateway.config import Settings
+from thinfilm_gateway.counts import Tally
 from thinfilm_gateway.health_warning import HealthWarning
-from thinfilm_gateway.index import status, volumes
+from thinfilm_gateway.index import jobs, volumes
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.volumes import KnownVolumes
 from thinfilm_gateway.policy import lossless
@@ -42,9 +43,10 @@ class HealthPage:
 
     def __init__(self, settings: Settings, database: Database, processes: Callable[[], Processes]) -> None:
         """Bind the port. Raises OSError if it cannot be had."""
+        tally = Tally()
 
         def report() -> tuple[HTTPStatus, dict[str, Any]]:
-            return examine(settings, database, processes())
+            return examine(settings, database, processes(), tally)
 
         class Handler(_Handler):
             examine = staticmethod(report)
@@ -70,7 +72,9 @@ class HealthPage:
         self._server.server_close()
 
 
-def examine(settings: Settings, database: Database, processes: Processes) -> tuple[HTTPStatus, dict[str, Any]]:
+def examine(
+    settings: Settings, database: Database, processes: Processes, tally: Tally
+) -> tuple[HTTPStatus, dict[str, Any]]:
     """Return the HTTP status and the document of /health.
 
     `status` is "down" (503) without index or receiver, "degraded" (200) where anything is wrong, else "ok". What is
@@ -80,7 +84,8 @@ def examine(settings: Settings, database: Database, processes: Processes) -> tup
     document["processes"] = asdict(processes)
     try:
         with database.reading() as session:
-            summary = status.summary(session)
+            counts = tally.counts(session)
+            due = jobs.count_due(session)
             room = data_folder.room(settings, volumes.known(session))
             warnings = health.warnings(settings, session, room)
     except SQLAlchemyError as error:
@@ -89,7 +94,7 @@ def examine(settings: Settings, database: Database, processes: Processes) -> tup
         away = HealthWarning("index_away", "The index does not answer; start its database, or mend database_url.")
         return HTTPStatus.SERVICE_UNAVAILABLE, document | _verdict("down", [away])
     document["free_bytes"] = room.free_bytes
-    document |= summary.to_json() | {"hurry": lossless.hurry(summary.jobs_due, settings.backlog_jobs)}
+    document |= counts.to_json() | {"jobs_due": due, "hurry": lossless.hurry(due, settings.backlog_jobs)}
     if processes.receivers_alive == 0:
         none = HealthWarning("no_receiver", "No receiver lives, and nothing is accepted; the log says why.")
         return HTTPStatus.SERVICE_UNAVAILABLE, document | _verdict("down", [none, *warnings])
