@@ -10,16 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from thinfilm_codecs.blocks import SampleArray
-from thinfilm_gateway.dicom.element_tree import (
-    EXPLICIT_LITTLE,
-    PIXEL_DATA,
-    Bytes,
-    Element,
-    Elements,
-    MalformedElements,
-    encode,
-)
+from thinfilm_gateway.dicom.element_tree import Bytes, Element, Elements, encode
+from thinfilm_gateway.dicom.elements import EXPLICIT_LITTLE, MalformedElements
 from thinfilm_gateway.dicom.pixels import Packing, pixel_bytes
+from thinfilm_gateway.dicom.tags import PIXEL_DATA
 from thinfilm_gateway.dicom.transcode import EXPLICIT_VR_LITTLE_ENDIAN, read_elements
 
 METHODS = {

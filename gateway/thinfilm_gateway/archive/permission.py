@@ -7,7 +7,8 @@ from pydicom import Dataset
 from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_gateway.archive.container.survey import Survey
 from thinfilm_gateway.archive.radiograph import names_another_body_part, shows_a_breast
-from thinfilm_gateway.dicom.element_tree import Elements, MalformedElements
+from thinfilm_gateway.dicom.element_tree import Elements
+from thinfilm_gateway.dicom.elements import MalformedElements
 from thinfilm_gateway.dicom.inflating import Scratch
 from thinfilm_gateway.dicom.transcode import read_elements
 from thinfilm_gateway.dicom.values import integer, text

@@ -12,13 +12,17 @@ from pydicom.tag import BaseTag
 
 from thinfilm_gateway.dicom.elements import (
     UNDEFINED_LENGTH,
-    Element,
+    UNKNOWN_VR,
+    ElementPlace,
     Encoding,
-    InconsistentStructureError,
+    MalformedElements,
     Octets,
-    walk,
+    Walker,
+    declared_encoding,
+    readings,
 )
 from thinfilm_gateway.dicom.inflating import DEFLATED, SYSTEM_SCRATCH, DamagedDeflation, Scratch, inflated
+from thinfilm_gateway.dicom.tags import PIXEL_DATA
 
 MAX_ATTRIBUTE_BYTES = 64 * 1024
 """Longer values are bulk data and are not among the attributes."""
@@ -31,13 +35,7 @@ _MAX_ELEMENTS = 1_000_000
 
 _ATTRIBUTES_DEPTH = 32  # pydicom reads sequences of undefined length recursively
 
-_PIXEL_DATA = 0x7FE00010
 _PIXEL_GROUP = 0x7FE0
-
-_IMPLICIT_LITTLE = Encoding(implicit_vr=True, little_endian=True)
-_EXPLICIT_LITTLE = Encoding(implicit_vr=False, little_endian=True)
-_EXPLICIT_BIG = Encoding(implicit_vr=False, little_endian=False)
-_ENCODING_OF = {"1.2.840.10008.1.2": _IMPLICIT_LITTLE, "1.2.840.10008.1.2.2": _EXPLICIT_BIG}
 
 
 class UnreadableDataSet(Exception):
@@ -79,67 +77,66 @@ def outline(dataset: Octets, transfer_syntax_uid: str, scratch: Scratch = SYSTEM
     Raises UnreadableDataSet, CannotInflate.
     """
     if transfer_syntax_uid not in DEFLATED:
-        return _outline(dataset, transfer_syntax_uid, _ENCODING_OF.get(transfer_syntax_uid, _EXPLICIT_LITTLE))
+        return _outline(dataset, transfer_syntax_uid)
     try:
-        found = _outline(inflated(dataset, scratch), transfer_syntax_uid, _EXPLICIT_LITTLE)
+        found = _outline(inflated(dataset, scratch), transfer_syntax_uid)
     except DamagedDeflation as error:
         raise UnreadableDataSet(str(error)) from error
     return replace(found, pixel_data=None, encapsulated_pixel_data=None)
 
 
-def _outline(dataset: Octets, transfer_syntax_uid: str, declared: Encoding) -> DataSetOutline:
-    mixed = Encoding(implicit_vr=False, little_endian=declared.little_endian, mixed=True)
+def _outline(dataset: Octets, transfer_syntax_uid: str) -> DataSetOutline:
     reason = ""
     with memoryview(dataset) as view, view.cast("B") as octets:
         if not octets:
             raise UnreadableDataSet("The data set is empty.")
-        for encoding in dict.fromkeys((declared, _EXPLICIT_LITTLE, _IMPLICIT_LITTLE, _EXPLICIT_BIG, mixed)):
+        for encoding in readings(declared_encoding(transfer_syntax_uid)):
             try:
                 attributes, pixels = _survey(octets, encoding)
-            except InconsistentStructureError as error:
+            except MalformedElements as error:
                 reason = reason or str(error)
                 continue
             span = Span(pixels.value_offset, pixels.value_end - pixels.value_offset) if pixels else None
             native, encapsulated = (None, span) if pixels and pixels.undefined_length else (span, None)
             return DataSetOutline(
-                transfer_syntax_uid, encoding.implicit_vr, encoding.little_endian, attributes, native, encapsulated
+                transfer_syntax_uid, not encoding.explicit, encoding.little_endian, attributes, native, encapsulated
             )
     raise UnreadableDataSet(f"The bytes are not a DICOM data set. {reason}")
 
 
-def _survey(view: memoryview, encoding: Encoding) -> tuple[Dataset, Element | None]:
-    """Walk the whole data set; return its attributes and its first pixel data."""
+def _survey(view: memoryview, encoding: Encoding) -> tuple[Dataset, ElementPlace | None]:
+    """Walk the whole data set; return its attributes, the first of those with one tag, and its first pixel data."""
     raw: dict[int, RawDataElement] = {}
     budgets = {"standard": _STANDARD_BUDGET, "private": _PRIVATE_BUDGET}
-    pixels: Element | None = None
-    for number, element in enumerate(walk(view, encoding)):
+    pixels: ElementPlace | None = None
+    for number, element in enumerate(Walker(view).data_set(encoding)):
         if number == _MAX_ELEMENTS:
-            raise InconsistentStructureError(f"It has more than {_MAX_ELEMENTS} elements.")
+            raise MalformedElements(f"It has more than {_MAX_ELEMENTS} elements.")
         group = element.tag >> 16
-        if element.tag == _PIXEL_DATA:
+        if element.tag == PIXEL_DATA:
             pixels = pixels or element
         length = element.value_end - element.value_offset
         kind = "private" if group % 2 else "standard"
         cost = length + _ELEMENT_COST
         if group == _PIXEL_GROUP or element.depth > _ATTRIBUTES_DEPTH or length > MAX_ATTRIBUTE_BYTES:
             continue
-        if cost <= budgets[kind]:
+        if cost <= budgets[kind] and element.tag not in raw:
             budgets[kind] -= cost
             tag = BaseTag(element.tag)
-            raw[tag] = _raw(tag, view, element, encoding)
+            raw[tag] = _raw(tag, view, element)
     attributes = Dataset(raw)
-    attributes.set_original_encoding(encoding.implicit_vr, encoding.little_endian)
+    attributes.set_original_encoding(not encoding.explicit, encoding.little_endian)
     return attributes, pixels
 
 
-def _raw(tag: BaseTag, view: memoryview, element: Element, encoding: Encoding) -> RawDataElement:
+def _raw(tag: BaseTag, view: memoryview, element: ElementPlace) -> RawDataElement:
     value = bytes(view[element.value_offset : element.value_end])
     return RawDataElement(
         tag,
-        element.vr,
+        "UN" if element.vr == UNKNOWN_VR else element.vr,
         UNDEFINED_LENGTH if element.undefined_length else len(value),
         value,
         element.value_offset,
         element.vr is None,
-        encoding.little_endian,
+        element.encoding.little_endian,
     )

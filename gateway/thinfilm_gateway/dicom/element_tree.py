@@ -7,47 +7,42 @@ the others.
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
 
-UNDEFINED = 0xFFFFFFFF
-PIXEL_DATA = 0x7FE00010
+from thinfilm_gateway.dicom.elements import (
+    IMPLICIT_LITTLE,
+    LONG_VRS,
+    MAX_DEPTH,
+    UNDEFINED_LENGTH,
+    UNKNOWN_VR,
+    ElementPlace,
+    Encoding,
+    MalformedElements,
+    Walker,
+    found_encoding,
+)
+from thinfilm_gateway.dicom.tags import (
+    BITS_ALLOCATED,
+    ITEM,
+    ITEM_DELIMITATION,
+    PIXEL_DATA,
+    PIXEL_REPRESENTATION,
+    SEQUENCE_DELIMITATION,
+    WAVEFORM_BITS_ALLOCATED,
+    tag_name,
+)
 
-_ITEM = 0xFFFEE000
-_ITEM_END = 0xFFFEE00D
-_SEQUENCE_END = 0xFFFEE0DD
-_BITS_ALLOCATED = 0x00280100
-_PIXEL_REPRESENTATION = 0x00280103
-_WAVEFORM_BITS_ALLOCATED = 0x54001004
-
-_LONG_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
 _WORD_BYTES = {
     **dict.fromkeys(("US", "SS", "OW", "AT"), 2),
     **dict.fromkeys(("UL", "SL", "FL", "OL", "OF"), 4),
     **dict.fromkeys(("FD", "OD", "SV", "UV", "OV"), 8),
 }
-_DEEPEST = 48  # levels of nested sequences; real objects have fewer than ten
+_MAX_ELEMENTS = 1_000_000  # of all levels together
 
 Bytes = bytes | memoryview
-
-
-class MalformedElements(Exception):
-    """The bytes are not a data set of the encoding; the message is one sentence."""
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How the elements of a data set are laid out."""
-
-    explicit: bool
-    little_endian: bool = True
-
-
-EXPLICIT_LITTLE = Encoding(explicit=True)
-IMPLICIT_LITTLE = Encoding(explicit=False)
-EXPLICIT_BIG = Encoding(explicit=True, little_endian=False)
 
 
 @dataclass(frozen=True)
@@ -73,23 +68,26 @@ Items = list["Elements"]
 Value = Bytes | Items | Fragments | Generated
 
 
-@dataclass
+@dataclass(slots=True)
 class Element:
-    """One element; vr is what the source says, or the dictionary where the source is implicit."""
+    """One element.
+
+    vr: what the source says, UN where that is none that is known; the dictionary's where the source is implicit.
+    """
 
     tag: int
     vr: str
     value: Value
 
 
-@dataclass
+@dataclass(slots=True)
 class Elements:
-    """The elements of one data set or sequence item, in their order."""
+    """The elements of one data set or sequence item, in their order. Where a tag is there twice, the first counts."""
 
     elements: list[Element] = field(default_factory=list)
 
     def get(self, tag: int) -> Element | None:
-        """Return the element of this tag."""
+        """Return the element of this tag, the first of them."""
         return next((element for element in self.elements if element.tag == tag), None)
 
     def number(self, tag: int) -> int | None:
@@ -142,157 +140,113 @@ def inflate(deflated: Bytes, limit: int) -> bytes:
     return inflated
 
 
-def parse(data: Bytes, encoding: Encoding) -> Elements:
-    """Read a whole data set; values are views of `data`, swapped to little endian where they were not.
+def parse(data: Bytes, declared: Encoding) -> Elements:
+    """Read a whole data set, in the encoding that is declared or, as an outline is, in another that fits.
 
-    Group lengths are left out: they would be wrong after any change. Raises MalformedElements.
+    Values are views of `data`, swapped to little endian where they were not. Group lengths are left out: they would be
+    wrong after any change. Raises MalformedElements.
     """
-    reader = _Reader(memoryview(data), encoding)
-    return reader.elements(0, len(reader.data), None, 0)[0]
+    octets = memoryview(data).cast("B")
+    encoding = found_encoding(octets, declared)
+    try:
+        return _Reader(octets).data_set(encoding)
+    except MalformedElements:
+        if not encoding.explicit or encoding.is_lenient:
+            raise
+    return _Reader(octets).data_set(replace(encoding, is_lenient=True))  # elements without a VR, in items alone
 
 
 class _Reader:
-    """Reads elements of one encoding from one buffer."""
+    """Reads the elements of one data set."""
 
-    def __init__(self, data: memoryview, encoding: Encoding) -> None:
-        self.data = data
-        self.encoding = encoding
-        order = "<" if encoding.little_endian else ">"
-        self._tag = struct.Struct(order + "HH")
-        self._short = struct.Struct(order + "H")
-        self._long = struct.Struct(order + "L")
-        self._item = struct.Struct(order + "HHL")
+    def __init__(self, octets: memoryview) -> None:
+        self._walker = Walker(octets, remembers=True)
+        self._octets = octets
+        self._count = 0
 
-    def elements(self, start: int, end: int, outer: Elements | None, depth: int) -> tuple[Elements, int]:
-        """Read elements from `start` to `end`, or to an item delimiter; return them and where they ended."""
-        if depth > _DEEPEST:
-            raise MalformedElements(f"Sequences are nested more than {_DEEPEST} levels deep.")
+    def data_set(self, encoding: Encoding) -> Elements:
+        """Read all elements."""
+        return self._elements(self._walker.data_set(encoding), None, 0)
+
+    def _elements(self, places: Iterator[ElementPlace], outer: Elements | None, depth: int) -> Elements:
+        """Read the elements of a data set or an item. depth: levels of sequences around them."""
+        if depth > MAX_DEPTH:
+            raise MalformedElements(f"Sequences lie more than {MAX_DEPTH} deep.")
         found = Elements()
         creators: dict[tuple[int, int], str] = {}
-        position = start
-        while position < end:
-            if depth == 0 and not any(self.data[position : position + 8]) and not any(self.data[position:end]):
-                break  # zero bytes after the last element
-            if end - position < 8:
-                raise MalformedElements(f"{end - position} stray bytes follow the last element.")
-            tag, vr, length, value_start = self._header(position, end, creators)
-            if tag == _ITEM_END:
-                return found, value_start
-            value, position = self._value(tag, vr, length, value_start, end, found, depth)
-            if tag & 0xFFFF == 0:
+        for place in places:
+            self._count += 1
+            if self._count > _MAX_ELEMENTS:
+                raise MalformedElements(f"It has more than {_MAX_ELEMENTS} elements.")
+            if place.tag & 0xFFFF == 0 and place.value_end - place.value_offset == 4:
                 continue
-            if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF and isinstance(value, bytes | memoryview):
-                creators[tag >> 16, tag & 0xFFFF] = bytes(value).decode("latin_1").strip(" \0")
-            found.elements.append(Element(tag, _settled_vr(tag, vr, value, found, outer), value))
-        return found, position
+            vr = _dictionary_vr(place.tag, creators) if place.vr is None else place.vr
+            value: Value
+            if self._is_sequence(place, vr):
+                value = []
+                for item in self._walker.items(place):
+                    value.append(self._elements(self._walker.item(item), found, depth + 1))
+            else:
+                value = self._plain(place, vr, found)
+            if place.tag >> 16 & 1 and 0x10 <= place.tag & 0xFFFF <= 0xFF and isinstance(value, bytes | memoryview):
+                creators[place.tag >> 16, place.tag & 0xFFFF] = bytes(value).decode("latin_1").strip(" \0")
+            found.elements.append(Element(place.tag, _settled_vr(place.tag, vr, value, found, outer), value))
+        return found
 
-    def _header(self, position: int, end: int, creators: dict[tuple[int, int], str]) -> tuple[int, str, int, int]:
-        """Return tag, VR, length, and where the value begins.
+    def _is_sequence(self, place: ElementPlace, vr: str) -> bool:
+        """Tell whether a value is items: where no VR is written, its bytes must be, whatever the dictionary says."""
+        if place.undefined_length:
+            return place.tag != PIXEL_DATA
+        return vr == "SQ" and (place.vr is not None or self._holds_items(place))
 
-        An element without a VR among explicit ones is read as implicit.
-        """
-        group, number = self._tag.unpack_from(self.data, position)
-        tag = group << 16 | number
-        vr = bytes(self.data[position + 4 : position + 6])
-        if group == 0xFFFE or not self.encoding.explicit or not (vr.isalpha() and vr.isupper()):
-            (length,) = self._long.unpack_from(self.data, position + 4)
-            return tag, _dictionary_vr(tag, creators), length, position + 8
-        if vr.decode("ascii") not in _LONG_VRS:
-            return tag, vr.decode("ascii"), self._short.unpack_from(self.data, position + 6)[0], position + 8
-        if end - position < 12:
-            raise MalformedElements(f"The header of {_name(tag)} is cut short.")
-        return tag, vr.decode("ascii"), self._long.unpack_from(self.data, position + 8)[0], position + 12
+    def _holds_items(self, place: ElementPlace) -> bool:
+        try:
+            for item in self._walker.items(place):
+                for _ in self._walker.item(item):
+                    pass
+        except MalformedElements:
+            return False
+        return True
 
-    def _value(
-        self, tag: int, vr: str, length: int, start: int, end: int, own: Elements, depth: int
-    ) -> tuple[Value, int]:
-        """Return the value and where the next element begins; own: the elements before it."""
-        if length == UNDEFINED:
-            if tag == PIXEL_DATA:
-                return self._fragments(start, end)
-            reader = _Reader(self.data, IMPLICIT_LITTLE) if vr == "UN" and self.encoding.explicit else self
-            return reader.items(start, end, own, depth, delimited=True)
-        if length > end - start:
-            raise MalformedElements(f"{_name(tag)} claims {length} bytes, but only {end - start} are left.")
-        stop = start + length
-        if vr == "SQ":
-            try:
-                return self.items(start, stop, own, depth, delimited=False)
-            except MalformedElements:
-                if self.encoding.explicit:
-                    raise
-                return self.data[start:stop], stop  # the dictionary's guess was wrong: bytes of unknown VR
-        if self.encoding.little_endian:
-            return self.data[start:stop], stop
-        return self._swapped(tag, vr, self.data[start:stop], own), stop
+    def _plain(self, place: ElementPlace, vr: str, own: Elements) -> Bytes | Fragments:
+        """Return a value that is no sequence; own: the elements before it."""
+        if place.undefined_length:
+            found = [self._octets[begin:end] for begin, end in self._walker.fragments(place)]
+            return Fragments(found[0] if found else b"", tuple(found[1:]))
+        value = self._octets[place.value_offset : place.value_end]
+        if place.encoding.little_endian:
+            return value
+        if vr == UNKNOWN_VR:
+            raise MalformedElements(f"The order of the bytes of {tag_name(place.tag)} is not known: its VR is none.")
+        return self._swapped(place.tag, vr, value, own)
 
     @staticmethod
     def _swapped(tag: int, vr: str, value: memoryview, own: Elements) -> Bytes:
         """Turn a big endian value into a little endian one."""
         word = _WORD_BYTES.get(vr, 1)
-        if tag == PIXEL_DATA and vr == "OW" and own.number(_BITS_ALLOCATED) == 32:
+        if tag == PIXEL_DATA and vr == "OW" and own.number(BITS_ALLOCATED) == 32:
             word = 4  # as every known writer of such objects has it, though OW is a string of 16-bit words
         if word == 1 or len(value) % word:
             return value
         return np.frombuffer(value, f">u{word}").astype(f"<u{word}").tobytes()
 
-    def items(self, start: int, end: int, outer: Elements, depth: int, *, delimited: bool) -> tuple[Items, int]:
-        """Read the items of a sequence; return them and where the sequence ended."""
-        items: Items = []
-        position = start
-        while position < end:
-            tag, length, position = self._item_header(position, end)
-            if tag == _SEQUENCE_END and delimited:
-                return items, position
-            if tag != _ITEM:
-                raise MalformedElements(f"{_name(tag)} stands where a sequence item should.")
-            if length == UNDEFINED:
-                item, position = self.elements(position, end, outer, depth + 1)
-            elif length > end - position:
-                raise MalformedElements(f"A sequence item claims {length} bytes, but only {end - position} are left.")
-            else:
-                item, _ = self.elements(position, position + length, outer, depth + 1)
-                position += length
-            items.append(item)
-        if delimited:
-            raise MalformedElements("A sequence of undefined length never ends.")
-        return items, position
-
-    def _fragments(self, start: int, end: int) -> tuple[Fragments, int]:
-        found: list[memoryview] = []
-        position = start
-        while True:
-            tag, length, position = self._item_header(position, end)
-            if tag == _SEQUENCE_END:
-                return Fragments(found[0] if found else b"", tuple(found[1:])), position
-            if tag != _ITEM or length > end - position:
-                raise MalformedElements("The encapsulated Pixel Data is not a whole number of fragments.")
-            found.append(self.data[position : position + length])
-            position += length
-
-    def _item_header(self, position: int, end: int) -> tuple[int, int, int]:
-        if end - position < 8:
-            raise MalformedElements("A sequence is cut short.")
-        group, number, length = self._item.unpack_from(self.data, position)
-        return group << 16 | number, length, position + 8
-
 
 def _settled_vr(tag: int, vr: str, value: Value, own: Elements, outer: Elements | None) -> str:
     """Settle what the dictionary leaves open for an implicit data set (PS3.5 Annex A.1)."""
     if isinstance(value, list):
-        return vr if vr == "UN" else "SQ"
-    if vr == "SQ":
+        return "UN" if vr in ("UN", UNKNOWN_VR) else "SQ"
+    if vr in ("SQ", UNKNOWN_VR):
         return "UN"
     if " or " not in vr:
         return vr
     if vr == "US or SS":
-        representation = own.number(_PIXEL_REPRESENTATION)
+        representation = own.number(PIXEL_REPRESENTATION)
         if representation is None and outer is not None:
-            representation = outer.number(_PIXEL_REPRESENTATION)
+            representation = outer.number(PIXEL_REPRESENTATION)
         return "SS" if representation == 1 else "US"
     if tag == PIXEL_DATA:
-        return "OB" if (own.number(_BITS_ALLOCATED) or 16) <= 8 else "OW"
-    return "OB" if own.number(_WAVEFORM_BITS_ALLOCATED) == 8 else "OW"
+        return "OB" if (own.number(BITS_ALLOCATED) or 16) <= 8 else "OW"
+    return "OB" if own.number(WAVEFORM_BITS_ALLOCATED) == 8 else "OW"
 
 
 def _dictionary_vr(tag: int, creators: dict[tuple[int, int], str]) -> str:
@@ -308,39 +262,31 @@ def _dictionary_vr(tag: int, creators: dict[tuple[int, int], str]) -> str:
         return "UN"
 
 
-def _name(tag: int) -> str:
-    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
-
-
 def encode(elements: Elements, encoding: Encoding) -> Iterable[Bytes]:
     """Yield a data set, piece by piece; sequences have undefined lengths. Values are written as they are.
 
     Raises MalformedElements for encapsulated fragments: a native data set has none.
     """
     for element in elements.elements:
-        yield from _encode_element(element, encoding)
-
-
-def _encode_element(element: Element, encoding: Encoding) -> Iterable[Bytes]:
-    value = element.value
-    if isinstance(value, Fragments):
-        raise MalformedElements("Encapsulated Pixel Data has no place in a native data set.")
-    if isinstance(value, list):
-        yield header(element.tag, element.vr, UNDEFINED, encoding)
-        inner = IMPLICIT_LITTLE if element.vr == "UN" else encoding
-        for item in value:
-            yield header(_ITEM, "", UNDEFINED, inner)
-            yield from encode(item, inner)
-            yield header(_ITEM_END, "", 0, inner)
-        yield header(_SEQUENCE_END, "", 0, encoding)
-    elif isinstance(value, Generated):
-        yield header(element.tag, element.vr, value.nbytes, encoding)
-        yield from value.chunks()
-    else:
-        yield header(element.tag, element.vr, len(value) + len(value) % 2, encoding)
-        yield value
-        if len(value) % 2:
-            yield b"\0"
+        value = element.value
+        if isinstance(value, Fragments):
+            raise MalformedElements("Encapsulated Pixel Data has no place in a native data set.")
+        if isinstance(value, list):
+            yield header(element.tag, element.vr, UNDEFINED_LENGTH, encoding)
+            inner = IMPLICIT_LITTLE if element.vr == "UN" else encoding
+            for item in value:
+                yield header(ITEM, "", UNDEFINED_LENGTH, inner)
+                yield from encode(item, inner)
+                yield header(ITEM_DELIMITATION, "", 0, inner)
+            yield header(SEQUENCE_DELIMITATION, "", 0, inner)
+        elif isinstance(value, Generated):
+            yield header(element.tag, element.vr, value.nbytes, encoding)
+            yield from value.chunks()
+        else:
+            yield header(element.tag, element.vr, len(value) + len(value) % 2, encoding)
+            yield value
+            if len(value) % 2:
+                yield b"\0"
 
 
 def header(tag: int, vr: str, length: int, encoding: Encoding) -> bytes:
@@ -349,8 +295,8 @@ def header(tag: int, vr: str, length: int, encoding: Encoding) -> bytes:
     group, number = tag >> 16, tag & 0xFFFF
     if not encoding.explicit or group == 0xFFFE:
         return struct.pack(order + "HHL", group, number, length)
-    if vr not in _LONG_VRS and length > 0xFFFF:
+    if vr not in LONG_VRS and length > 0xFFFF:
         vr = "UN"
-    if vr in _LONG_VRS:
+    if vr in LONG_VRS:
         return struct.pack(order + "HH2sHL", group, number, vr.encode("ascii"), 0, length)
     return struct.pack(order + "HH2sH", group, number, vr.encode("ascii"), length)

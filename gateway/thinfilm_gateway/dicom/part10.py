@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from thinfilm_gateway.dicom.elements import LONG_FORM, Octets
+from thinfilm_gateway.dicom.elements import LONG_VRS, Octets
 
 IMPLEMENTATION_CLASS_UID = "2.25.206415338906812571934962203514730587402"
 IMPLEMENTATION_VERSION_NAME = "THINFILM_1"
@@ -115,7 +115,7 @@ def _meta_elements(view: memoryview) -> Iterator[tuple[int, int, int]]:
     while bytes(view[offset : offset + 2]) == b"\x02\x00":
         element, vr, length = struct.unpack_from("<H2sH", view, offset + 2)
         offset += 8
-        if vr in LONG_FORM:
+        if vr.decode("latin_1") in LONG_VRS:
             (length,) = struct.unpack_from("<L", view, offset)
             offset += 4
         if offset + length > len(view):

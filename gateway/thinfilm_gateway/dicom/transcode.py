@@ -19,20 +19,21 @@ from thinfilm_gateway.dicom.decoders import (
     pack_bits,
 )
 from thinfilm_gateway.dicom.element_tree import (
-    EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
-    IMPLICIT_LITTLE,
-    PIXEL_DATA,
     Bytes,
     Elements,
-    Encoding,
     Fragments,
     Generated,
-    MalformedElements,
     encode,
     parse,
 )
+from thinfilm_gateway.dicom.elements import (
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    MalformedElements,
+    declared_encoding,
+)
 from thinfilm_gateway.dicom.inflating import DEFLATED, SYSTEM_SCRATCH, DamagedDeflation, Scratch, inflated
+from thinfilm_gateway.dicom.tags import PIXEL_DATA
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -40,11 +41,7 @@ DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
 EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 _TARGETS = {IMPLICIT_VR_LITTLE_ENDIAN: IMPLICIT_LITTLE, EXPLICIT_VR_LITTLE_ENDIAN: EXPLICIT_LITTLE}
-_NATIVE = {
-    **_TARGETS,
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: EXPLICIT_LITTLE,
-    EXPLICIT_VR_BIG_ENDIAN: EXPLICIT_BIG,
-}
+_NATIVE = (*_TARGETS, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN)
 _LONGEST_VALUE = 0xFFFFFFFE
 
 _SAMPLES_PER_PIXEL = 0x00280002
@@ -107,7 +104,7 @@ def read_elements(dataset: Bytes, transfer_syntax_uid: str, scratch: Scratch = S
             dataset = memoryview(inflated(dataset, scratch))
         except DamagedDeflation as error:
             raise MalformedElements(str(error)) from error
-    return _parse(dataset, _NATIVE.get(transfer_syntax_uid, EXPLICIT_LITTLE))
+    return parse(dataset, declared_encoding(transfer_syntax_uid))
 
 
 def _read(dataset: Bytes, transfer_syntax_uid: str, scratch: Scratch) -> Elements:
@@ -120,17 +117,6 @@ def _read(dataset: Bytes, transfer_syntax_uid: str, scratch: Scratch) -> Element
         _decode_icons(elements, decoder)
         _decode_pixels(elements, decoder)
     return elements
-
-
-def _parse(dataset: Bytes, declared: Encoding) -> Elements:
-    """Parse in the declared encoding, or in another that fits: some senders declare wrongly."""
-    first_error: MalformedElements | None = None
-    for encoding in dict.fromkeys((declared, EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG)):
-        try:
-            return parse(dataset, encoding)
-        except MalformedElements as error:
-            first_error = first_error or error
-    raise first_error or AssertionError
 
 
 def _decode_icons(elements: Elements, decoder: Decoder) -> None:

@@ -15,8 +15,8 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.tag import BaseTag, Tag
 
 from thinfilm_gateway.dicom.character_sets import GOVERNED_VRS, CharacterSet
+from thinfilm_gateway.dicom.tags import SPECIFIC_CHARACTER_SET
 
-_SPECIFIC_CHARACTER_SET = 0x00080005  # in ASCII, whatever VR it is sent with
 _PADDING = " \0\t\r\n\f"
 _TEXT_VRS = GOVERNED_VRS | {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"}
 _BINARY_FORMATS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
@@ -64,7 +64,7 @@ def character_set(attributes: Dataset) -> CharacterSet:
 
 def _raw_text(attributes: Dataset, element: RawDataElement, vr: str) -> str:
     value = element.value or b""
-    if vr in GOVERNED_VRS and element.tag != _SPECIFIC_CHARACTER_SET:
+    if vr in GOVERNED_VRS and element.tag != SPECIFIC_CHARACTER_SET:  # in ASCII, whatever its VR
         return character_set(attributes).decode(value, person_name=vr == "PN")
     if vr in _TEXT_VRS:
         return value.decode("latin_1")  # PS3.5 has plain ASCII here; this reads that and never fails on more

@@ -12,7 +12,8 @@ from typing import Any
 
 from pynetdicom.dimse_primitives import C_STORE
 
-from thinfilm_gateway.dicom.element_tree import IMPLICIT_LITTLE, Element, Elements, encode
+from thinfilm_gateway.dicom.element_tree import Element, Elements, encode
+from thinfilm_gateway.dicom.elements import IMPLICIT_LITTLE
 from thinfilm_gateway.dimse import ae_titles
 from thinfilm_gateway.dimse.status import ERROR_COMMENT_CHARACTERS
 

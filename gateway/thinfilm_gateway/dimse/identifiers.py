@@ -5,25 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydicom.datadict import keyword_for_tag
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from thinfilm_gateway.dicom.character_sets import GOVERNED_VRS, CharacterSet
-from thinfilm_gateway.dicom.element_tree import (
-    EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
-    IMPLICIT_LITTLE,
-    Element,
-    Elements,
-    Encoding,
-    MalformedElements,
-    Value,
-    encode,
-    inflate,
-    parse,
-)
-
-SPECIFIC_CHARACTER_SET = 0x00080005
-QUERY_RETRIEVE_LEVEL = 0x00080052
+from thinfilm_gateway.dicom.element_tree import Element, Elements, Value, encode, inflate, parse
+from thinfilm_gateway.dicom.elements import MalformedElements, declared_encoding
+from thinfilm_gateway.dicom.tags import QUERY_RETRIEVE_LEVEL, SPECIFIC_CHARACTER_SET
 
 _LARGEST = 16 * 1024**2  # of a deflated identifier: a UID list of 65,535 instances is 4 MiB
 _BINARY_BYTES = {"US": 2, "SS": 2, "UL": 4, "SL": 4}
@@ -65,7 +52,7 @@ def decode_elements(raw: bytes, transfer_syntax_uid: str) -> Elements:
     try:
         if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
             raw = inflate(raw, _LARGEST)
-        return parse(raw, _encoding(transfer_syntax_uid))
+        return parse(raw, declared_encoding(transfer_syntax_uid))
     except MalformedElements as error:
         raise UnreadableIdentifier(str(error)) from error
 
@@ -84,7 +71,7 @@ def decode_identifier(raw: bytes, transfer_syntax_uid: str) -> Identifier:
 
 def encode_identifier(elements: Iterable[Element], transfer_syntax_uid: str) -> bytes:
     """Return the bytes of an identifier; its values are made by `value_of`."""
-    encoded = b"".join(encode(Elements(sorted(elements, key=_tag)), _encoding(transfer_syntax_uid)))
+    encoded = b"".join(encode(Elements(sorted(elements, key=_tag)), declared_encoding(transfer_syntax_uid)))
     if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
         compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
         encoded = compressor.compress(encoded) + compressor.flush()
@@ -100,7 +87,7 @@ def value_of(text: str, vr: str, character_set: CharacterSet, transfer_syntax_ui
     if vr == "SQ":
         return b""
     if vr in _BINARY_BYTES:
-        order = "little" if _encoding(transfer_syntax_uid).little_endian else "big"
+        order = "little" if declared_encoding(transfer_syntax_uid).little_endian else "big"
         size = _BINARY_BYTES[vr]
         numbers = [int(number) for number in text.split("\\")] if text else []
         return b"".join(number.to_bytes(size, order, signed=vr[0] == "S") for number in numbers)  # type: ignore[arg-type]
@@ -120,12 +107,6 @@ def _text(element: Element, character_set: CharacterSet) -> str:
         return "\\".join(str(int.from_bytes(number, "little", signed=element.vr[0] == "S")) for number in numbers)
     text = character_set.decode(raw, person_name=element.vr == "PN") if element.vr in GOVERNED_VRS else None
     return "\\".join(part.strip(" \0") for part in (text or raw.decode("latin_1")).split("\\"))
-
-
-def _encoding(transfer_syntax_uid: str) -> Encoding:
-    if transfer_syntax_uid == ImplicitVRLittleEndian:
-        return IMPLICIT_LITTLE
-    return EXPLICIT_BIG if transfer_syntax_uid == ExplicitVRBigEndian else EXPLICIT_LITTLE
 
 
 def _tag(element: Element) -> int:

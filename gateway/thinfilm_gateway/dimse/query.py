@@ -10,11 +10,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_gateway.dicom.character_sets import GOVERNED_VRS, CharacterSet, common_character_set
 from thinfilm_gateway.dicom.element_tree import Element, Elements
+from thinfilm_gateway.dicom.tags import QUERY_RETRIEVE_LEVEL, SPECIFIC_CHARACTER_SET
 from thinfilm_gateway.dimse import command_sets, status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.identifiers import (
-    QUERY_RETRIEVE_LEVEL,
-    SPECIFIC_CHARACTER_SET,
     Identifier,
     encode_identifier,
     value_of,

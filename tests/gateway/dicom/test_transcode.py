@@ -39,9 +39,9 @@ from support.datasets import (
     one_of_each,
 )
 from thinfilm_gateway.dicom import part10
-from thinfilm_gateway.dicom.element_tree import EXPLICIT_LITTLE as EXPLICIT
-from thinfilm_gateway.dicom.element_tree import IMPLICIT_LITTLE as IMPLICIT
 from thinfilm_gateway.dicom.element_tree import Elements, parse
+from thinfilm_gateway.dicom.elements import EXPLICIT_LITTLE as EXPLICIT
+from thinfilm_gateway.dicom.elements import IMPLICIT_LITTLE as IMPLICIT
 from thinfilm_gateway.dicom.transcode import CannotTranscode, to_native, write_native
 
 TARGETS = [EXPLICIT_LITTLE, IMPLICIT_LITTLE]
