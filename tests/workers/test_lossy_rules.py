@@ -23,12 +23,13 @@ from thinfilm_gateway.index.find import Match, Query, Root, find
 from thinfilm_gateway.index.ingest import Outcome
 from thinfilm_gateway.index.levels import Level
 from thinfilm_gateway.index.locate import locate
-from thinfilm_gateway.index.models import Derivation, Instance, Study
+from thinfilm_gateway.index.models import Container, Derivation, Instance, Study
 from thinfilm_gateway.index.status import problems, summary
 from thinfilm_gateway.policy.ceilings import Ceiling, profile
 from thinfilm_gateway.policy.rules import LossyRule, Serve
 from thinfilm_workers.jobs import recompress
 from thinfilm_workers.jobs.lossy_rules import apply_lossy_rules
+from thinfilm_workers.jobs.orphans import UNUSED_FOR
 from thinfilm_workers.jobs.reindex import reindex
 from thinfilm_workers.jobs.sweep import sweep, tidy
 
@@ -587,10 +588,37 @@ def test_a_received_object_is_not_taken_for_one_that_was_derived_here_however_it
     with house.context.database.session() as session:
         session.execute(delete(Derivation))
     tidy(house.context, dt.timedelta(0))
+    with house.context.database.session() as session:
+        session.execute(update(Container).values(unused_since=dt.datetime.now(dt.UTC) - 2 * UNUSED_FOR))
+    tidy(house.context, dt.timedelta(0))
     archived(house, [derived])
     rebuilt = rebuild(build_house, f"sqlite:///{tmp_path / 'rebuilt.sqlite'}", lossy=(CT_KEPT,))
     assert served(rebuilt) == uids([original, derived])
     assert derivations(rebuilt) == []
+
+
+def test_an_index_from_before_the_retirement_serves_what_was_derived_since_the_original_is_gone(
+    build_house: Callable[..., House],
+) -> None:
+    house = build_house(lossy=(CT_AT_ONCE,))
+    archived(house, ct_series(2))
+    apply(house)
+    apply(house)
+    expected = served(house)
+    tidy(house.context, dt.timedelta(0))
+    with house.context.database.session() as session:  # what the backup says: both originals wait in the spool
+        session.execute(delete(Derivation))
+        session.execute(delete(Instance))
+        session.execute(delete(Container))
+    house.receive(ct_series(2))
+    for row in house.instances():
+        house.context.spool.remove(str(row.spool_name))
+    (other,) = mr_series(1)
+    house.spool(other)  # the spool is not away
+    house.work()
+    tidy(house.context, dt.timedelta(0))
+    assert served(house) == expected | {other.sop_instance_uid}
+    assert len(derivations(house)) == 2
 
 
 @pytest.mark.parametrize("duplicates", ["keep-first", "version"])

@@ -1,5 +1,6 @@
 """The embedded worker: processes that take jobs straight from the job table, no broker."""
 
+import datetime as dt
 import multiprocessing
 import signal
 import time
@@ -167,13 +168,19 @@ class _Maintenance(LastingThread):
     def _maintain(self) -> None:
         """Do each piece at once, then whenever its period is over."""
         due = dict.fromkeys(PERIODS, 0.0)
+        if not self._context.settings.database_url:  # all containers are finished: nobody else has made any
+            self._do(partial(tidy, attach_after=dt.timedelta(0)), "tidy")
+            due[tidy] = time.monotonic() + PERIODS[tidy]
         while not self.stopping.wait(max(0.0, min(due.values()) - time.monotonic())):
             piece = min(due, key=due.__getitem__)
             due[piece] = time.monotonic() + PERIODS[piece]
-            try:
-                piece(self._context)
-            except Exception as error:  # the next time may be better; jobs go on meanwhile
-                log.warning("maintenance_failed", piece=piece.__name__, error=str(error))
+            self._do(piece, piece.__name__)
+
+    def _do(self, piece: Callable[[Context], object], name: str) -> None:
+        try:
+            piece(self._context)
+        except Exception as error:  # the next time may be better; jobs go on meanwhile
+            log.warning("maintenance_failed", piece=name, error=str(error))
 
     def stop(self) -> None:
         """End the thread, in the middle of a piece if that takes long."""

@@ -6,6 +6,9 @@ from collections.abc import Collection, Iterable, Sequence
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import Container, open_container
 from thinfilm_gateway.archive.spool import Spool
+from thinfilm_gateway.index import holdings
+from thinfilm_gateway.index.holdings import HeldInstance
+from thinfilm_gateway.index.states import InstanceState
 from thinfilm_workers.context import Context
 from thinfilm_workers.lease import Lease
 
@@ -61,6 +64,38 @@ def container_damage(container: Container, entry: int | None, sha256: str) -> st
     except DamagedContainer as error:
         return str(error)
     return None if found == sha256 else "The data set in the container is not the one that was received."
+
+
+def is_proven(context: Context, held: HeldInstance) -> bool:
+    """Read the copies of an instance that the index names; tell whether one of them is right.
+
+    Raises StorageAway, OSError.
+    """
+    in_spool = held.spool_name is not None and held.state is not InstanceState.QUARANTINED
+    if in_spool and spool_damage(context.spool, str(held.spool_name), held.dataset_offset, held.sha256) is None:
+        return True
+    return is_proven_in_container(context, held)
+
+
+def is_proven_in_container(context: Context, held: HeldInstance, other_than: str = "") -> bool:
+    """Read an instance from the container that the index names, unless that is `other_than`; tell whether it is right.
+
+    Raises StorageAway where the archive, not the container, is missing, and OSError.
+    """
+    if held.state is not InstanceState.ARCHIVED:
+        return False
+    with context.database.reading() as session:
+        home = holdings.homes(session, [held.instance_pk]).get(held.instance_pk)
+    if home is None or home.key == other_than:
+        return False
+    try:
+        with context.store.open(home.key) as reader:
+            return container_damage(open_container(reader, home.key), held.container_entry, held.sha256) is None
+    except FileNotFoundError:
+        context.store.check_mounted()
+        return False
+    except DamagedContainer:
+        return False
 
 
 def spool_damage(spool: Spool, name: str, dataset_offset: int, sha256: str) -> str | None:

@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydicom import Dataset
+
 from thinfilm_gateway.archive.spool import Spool, promised_sha256
 from thinfilm_gateway.dicom import part10
 from thinfilm_gateway.dicom.dataset import UnreadableDataSet, outline
@@ -63,6 +65,14 @@ def read_file(path: Path, spool_name: str | None, otherwise_received_at: dt.date
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping, memoryview(mapping) as view:
             written_at = dt.datetime.fromtimestamp(status.st_mtime, dt.UTC)
             return read_received(view, spool_name, otherwise_received_at or written_at, Scratch(path.parent))
+
+
+def without_private(received: Received) -> Received:
+    """Leave out the private elements, of which the index keeps nothing."""
+    elements = received.attributes.values()  # as read: looking at one through the data set would decode it
+    return replace(
+        received, attributes=Dataset({element.tag: element for element in elements if element.tag.group % 2 == 0})
+    )
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from thinfilm_gateway.index import audit
 from thinfilm_gateway.index.jobs import COMPRESS
 from thinfilm_gateway.index.models import Container, Instance, Job
+from thinfilm_gateway.index.sql import insert_missing_into
 from thinfilm_gateway.index.states import InstanceState, JobState
 from thinfilm_gateway.index.transitions import move_instances
 
@@ -94,6 +95,46 @@ def record_container(
             stored_bytes=placement.stored_bytes,
         )
     return [placement.instance_pk for placement in taken]
+
+
+def attach(
+    session: Session,
+    key: str,
+    size_bytes: int,
+    codecs: Sequence[str],
+    placements: Sequence[Placement],
+    created_at: dt.datetime,
+) -> None:
+    """Make a container that was read and proven the home of instances that have no other proven one.
+
+    Another container that the index named is given up. This one may be in the index already.
+    """
+    now = dt.datetime.now(dt.UTC)
+    row = {"key": key, "size_bytes": size_bytes, "codecs": ",".join(codecs), "created_at": created_at}
+    session.execute(insert_missing_into(session, Container).values(**row, verified_at=now))
+    renewed = update(Container).where(Container.key == key).values(verified_at=now, unused_since=None)
+    session.execute(renewed.execution_options(synchronize_session=False))
+    container_pk = session.execute(select(Container.id).where(Container.key == key).with_for_update()).scalar_one()
+    pks = [placement.instance_pk for placement in placements]
+    states = {
+        row.id: row.state
+        for row in session.execute(select(Instance.id, Instance.state).where(Instance.id.in_(pks)).with_for_update())
+    }
+    for placement in placements:
+        pk = placement.instance_pk
+        if states[pk] is InstanceState.ARCHIVED:  # in a container that is gone or damaged
+            move_instances(session, [pk], InstanceState.ARCHIVED, InstanceState.QUARANTINED)
+            states[pk] = InstanceState.QUARANTINED
+        move_instances(
+            session,
+            [pk],
+            states[pk],
+            InstanceState.ARCHIVED,
+            container_pk=container_pk,
+            container_entry=placement.entry,
+            stored_bytes=placement.stored_bytes,
+        )
+    audit.record(session, "container_attached", detail=f"{len(placements)} objects were found in {key}.", now=now)
 
 
 def give_up(session: Session, series_pk: int, reason: str) -> int:

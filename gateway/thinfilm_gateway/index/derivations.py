@@ -268,6 +268,18 @@ def retire(
     return gone
 
 
+def retired_for(session: Session, original_uid: str, original_sha256: str) -> tuple[str, str] | None:
+    """Return UID and SHA-256 of what is served in the place of an original that is gone; None if it is not gone."""
+    statement: Any = select(Derivation.derived_sop_instance_uid, Derivation.derived_sha256).where(
+        Derivation.original_sop_instance_uid == original_uid,
+        Derivation.original_sha256 == original_sha256,
+        Derivation.retired_at.is_not(None),
+        Derivation.derived_sha256.is_not(None),
+    )
+    row = session.execute(statement).first()
+    return None if row is None else (row[0], row[1])
+
+
 def rebuild(
     session: Session, derived: Received, note: DerivationNote, rules: Sequence[LossyRule], newest_counts: bool
 ) -> None:
@@ -307,9 +319,9 @@ def rebuild(
 def _serve_one(session: Session, derived: Received, note: DerivationNote, newest_counts: bool) -> bool:
     """Serve either a derived object or one under the UID of its original; tell whether that itself is kept."""
     is_under_uid = Instance.sop_instance_uid == note.original_sop_instance_uid
-    is_original = Instance.sha256 == note.original_sha256
-    under_uid = session.execute(select(Instance.sha256, Instance.received_at).where(is_under_uid)).all()
-    is_kept = any(row.sha256 == note.original_sha256 for row in under_uid)
+    is_original = and_(Instance.sha256 == note.original_sha256, Instance.state != InstanceState.QUARANTINED)
+    under_uid = session.execute(select(is_original, Instance.received_at).where(is_under_uid)).all()
+    is_kept = any(row[0] for row in under_uid)
     is_replaced = is_kept or (newest_counts and any(row.received_at > derived.received_at for row in under_uid))
     if not (newest_counts and is_replaced):
         session.execute(_quietly(update(Instance).where(is_under_uid).values(current=is_original)))

@@ -1,7 +1,7 @@
 """What spool and archive must hold by the index, and the other way round: for the sweep, the scrub and the rebuild."""
 
 import datetime as dt
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.ingest import Received
 from thinfilm_gateway.index.jobs import COMPRESS, request_compression
 from thinfilm_gateway.index.models import Container, Instance, Job, Patient
+from thinfilm_gateway.index.sql import insert_missing_into
 from thinfilm_gateway.index.states import InstanceState, JobState
 from thinfilm_gateway.index.transitions import move_instances
 
@@ -42,6 +43,15 @@ class HeldContainer:
     container_pk: int
     key: str
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class UnusedContainer:
+    """A container in which no instance lies. since: when all that lies in it was proven to be kept elsewhere."""
+
+    key: str
+    size_bytes: int
+    since: dt.datetime | None
 
 
 _HELD: Any = select(
@@ -140,31 +150,61 @@ def retry_given_up(session: Session, now: dt.datetime) -> int:
     return len(rows)
 
 
-def unused_containers(session: Session, created_before: dt.datetime) -> list[HeldContainer]:
-    """Return the older containers in which no instance lies any more."""
-    used = select(Instance.id).where(Instance.container_pk == Container.id)
-    statement: Any = select(Container.id, Container.key, Container.size_bytes)
-    rows = session.execute(statement.where(Container.created_at < created_before, ~used.exists()))
-    return [HeldContainer(*row) for row in rows]
+def unused_containers(session: Session) -> list[UnusedContainer]:
+    """Return the containers in which no instance lies any more, by the index."""
+    statement: Any = select(Container.key, Container.size_bytes, Container.unused_since)
+    return [UnusedContainer(*row) for row in session.execute(statement.where(~_is_used()).order_by(Container.id))]
 
 
-def drop_container(session: Session, container_pk: int) -> None:
-    """Remove the row of a container that is unused; what lies in a container keeps its row by a foreign key."""
-    statement = delete(Container).where(Container.id == container_pk)
-    session.execute(statement.execution_options(synchronize_session=False))
+def list_unused(session: Session, key: str, size_bytes: int, codecs: str, now: dt.datetime) -> None:
+    """Note that all that lies in a container is kept elsewhere too; it may be one that the index did not know."""
+    row = {"key": key, "size_bytes": size_bytes, "codecs": codecs, "created_at": now, "verified_at": now}
+    session.execute(insert_missing_into(session, Container).values(row))
+    listed = update(Container).where(Container.key == key, Container.unused_since.is_(None), ~_is_used())
+    session.execute(listed.values(unused_since=now).execution_options(synchronize_session=False))
 
 
-def has_all(session: Session, contents: Collection[tuple[str, str]]) -> bool:
-    """Tell whether each of these (SOP Instance UID, SHA-256) is kept and may be served, other revisions too."""
-    uids = sorted({uid for uid, _ in contents})
-    kept: set[tuple[str, str]] = set()
-    for start in range(0, len(uids), PAGE_ROWS):
-        statement: Any = select(Instance.sop_instance_uid, Instance.sha256).where(
-            Instance.sop_instance_uid.in_(uids[start : start + PAGE_ROWS]),
-            Instance.state != InstanceState.QUARANTINED,
-        )
-        kept.update((row.sop_instance_uid, row.sha256) for row in session.execute(statement))
-    return kept.issuperset(contents)
+def drop_container(session: Session, key: str, remove: Callable[[], None]) -> bool:
+    """Remove a container that no instance lies in, and its row; False if one does by now.
+
+    remove: removes the object. It is called while the row is locked, so that nothing can begin to lie in it meanwhile.
+    """
+    statement: Any = select(Container.id).where(Container.key == key, ~_is_used()).with_for_update()
+    container_pk = session.scalar(statement)
+    if container_pk is None:
+        return False
+    remove()
+    row = delete(Container).where(Container.id == container_pk)
+    session.execute(row.execution_options(synchronize_session=False))
+    return True
+
+
+def drop_unnamed(session: Session, key: str, remove: Callable[[], None]) -> bool:
+    """Remove a container that was just made and that nothing needs; False if the index names it.
+
+    remove: removes the object. A row keeps everybody else from naming it meanwhile.
+    """
+    if known_container_keys(session, [key]):
+        return False
+    now = dt.datetime.now(dt.UTC)
+    list_unused(session, key, 0, "", now)
+    return drop_container(session, key, remove)
+
+
+def find(session: Session, received: Received) -> HeldInstance | None:
+    """Return the revision that has the bytes of an object; None if there is none."""
+    statement = _HELD.where(
+        Instance.sop_instance_uid == received.sop_instance_uid,
+        Instance.sha256 == received.sha256,
+        Instance.transfer_syntax_uid == received.transfer_syntax_uid,
+    )
+    return next(iter(_held(session, statement)), None)
+
+
+def with_content(session: Session, sop_instance_uid: str, sha256: str) -> HeldInstance | None:
+    """Return a revision of this UID whose data set has this SHA-256; None if there is none."""
+    statement = _HELD.where(Instance.sop_instance_uid == sop_instance_uid, Instance.sha256 == sha256)
+    return next(iter(_held(session, statement)), None)
 
 
 def drop_needless_jobs(session: Session) -> None:
@@ -176,12 +216,8 @@ def drop_needless_jobs(session: Session) -> None:
 
 def instance_pk(session: Session, received: Received) -> int | None:
     """Return the key of the revision that has the bytes of an object; None if there is none."""
-    statement = select(Instance.id).where(
-        Instance.sop_instance_uid == received.sop_instance_uid,
-        Instance.sha256 == received.sha256,
-        Instance.transfer_syntax_uid == received.transfer_syntax_uid,
-    )
-    return session.scalar(statement)
+    found = find(session, received)
+    return None if found is None else found.instance_pk
 
 
 def count_instances(session: Session) -> tuple[int, int]:
@@ -210,6 +246,10 @@ def release_from_quarantine(session: Session, held: HeldInstance, reason: str, n
     """Serve an instance again whose container was read back and found right."""
     move_instances(session, [held.instance_pk], InstanceState.QUARANTINED, InstanceState.ARCHIVED)
     audit.record(session, "healed", held.sop_instance_uid, detail=reason, now=now)
+
+
+def _is_used() -> Any:
+    return select(Instance.id).where(Instance.container_pk == Container.id).exists()
 
 
 def _held(session: Session, statement: Any) -> list[HeldInstance]:

@@ -252,6 +252,7 @@ class Container(Base):
     codecs: Mapped[str]  # ids of the codecs of its stacks, joined by commas
     created_at: Mapped[dt.datetime]
     verified_at: Mapped[dt.datetime]  # last time it was read back and every SHA-256 was right
+    unused_since: Mapped[dt.datetime | None]  # when all that lies in it was first proven to be kept elsewhere
 
 
 class Job(Base):

@@ -14,7 +14,7 @@ from thinfilm_gateway.archive.container.pack import CannotPack, Source, pack
 from thinfilm_gateway.archive.container.report import PackReport
 from thinfilm_gateway.archive.store import StorageAway, new_key
 from thinfilm_gateway.config import GIB
-from thinfilm_gateway.index import archiving, audit, volumes
+from thinfilm_gateway.index import archiving, audit, holdings, volumes
 from thinfilm_gateway.index.archiving import PendingInstance, Placement
 from thinfilm_gateway.index.jobs import ClaimedJob
 from thinfilm_workers.context import Context
@@ -179,14 +179,20 @@ class _Run:
                 lease.confirm(session)
                 taken = _record(session, key, instances, report)
         except (NotProven, LeaseLost) as error:
-            # Nothing refers to it. After any other error the commit may have gone through unseen: the sweep finds out.
-            context.store.delete(key)
+            # Nothing needs it. After any other error the commit may have gone through unseen: the sweep finds out.
+            discard(context, key)
             if isinstance(error, NotProven):
                 _note(context, "not_proven", str(error))
             raise
         if not taken:
-            context.store.delete(key)
+            discard(context, key)
         log.info("container_archived", key=key, instances=len(taken), bytes=report.archive_bytes)
+
+
+def discard(context: Context, key: str) -> None:
+    """Remove a container that this run made and nothing needs, unless the index has come to name it."""
+    with context.database.session() as session:
+        holdings.drop_unnamed(session, key, lambda: context.store.delete(key))
 
 
 def _without(instances: Sequence[PendingInstance], numbers: Collection[int]) -> list[PendingInstance]:

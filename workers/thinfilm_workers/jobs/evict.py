@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import structlog
 
+from thinfilm_gateway.archive.container.format import DamagedContainer
+from thinfilm_gateway.archive.container.reader import open_container
 from thinfilm_gateway.index import cache, holdings
 from thinfilm_gateway.index.cache import CachedCopy
 from thinfilm_gateway.index.holdings import HeldContainer
@@ -65,7 +67,7 @@ def _enough(copies: list[CachedCopy], excess: int) -> list[CachedCopy]:
 
 
 def _with_home(context: Context, copies: list[CachedCopy], homes: Mapping[int, HeldContainer]) -> list[CachedCopy]:
-    """Return the copies whose container lies in the store, at its full size."""
+    """Return the copies whose container, which was proven when it was made, lies in the store and can be opened."""
     whole = {home.key: _is_whole(context, home) for home in set(homes.values())}
     return [copy for copy in copies if copy.instance_pk in homes and whole[homes[copy.instance_pk].key]]
 
@@ -73,10 +75,11 @@ def _with_home(context: Context, copies: list[CachedCopy], homes: Mapping[int, H
 def _is_whole(context: Context, home: HeldContainer) -> bool:
     try:
         with context.store.open(home.key) as reader:
+            open_container(reader, home.key)
             if reader.size == home.size_bytes:
                 return True
             reason = f"It has {reader.size} bytes, not {home.size_bytes}."
-    except OSError as error:
+    except (OSError, DamagedContainer) as error:
         reason = str(error)
     log.error("container_not_whole", key=home.key, reason=reason)
     return False

@@ -25,7 +25,7 @@ from thinfilm_gateway.policy.choice import Outcome
 from thinfilm_gateway.policy.lossy import LossyTreatment
 from thinfilm_gateway.policy.rules import LossyRule
 from thinfilm_workers.context import Context
-from thinfilm_workers.jobs.compress import check_archive, portions
+from thinfilm_workers.jobs.compress import check_archive, discard, portions
 from thinfilm_workers.lease import Lease
 from thinfilm_workers.proof import NotProven, prove
 from thinfilm_workers.receipt import read_file
@@ -84,13 +84,13 @@ def _keep_lossily(
         # The sweep would keep it, as it has objects that the index does not know. Where the commit itself failed, that
         # may have gone through unseen.
         if stored and not was_recorded:
-            context.store.delete(stored.key)
+            discard(context, stored.key)
         if isinstance(error, NotProven):
             with context.database.session() as session:
                 audit.record(session, "not_proven", detail=str(error))
         raise
     if stored and not needed:
-        context.store.delete(stored.key)
+        discard(context, stored.key)
     log.info("images_kept_lossily", instances=len(lossy), lossless=len(originals) - len(lossy))
 
 

@@ -16,7 +16,6 @@ from itertools import groupby
 from pathlib import Path
 
 import structlog
-from pydicom import Dataset
 from sqlalchemy.orm import Session
 
 from thinfilm_gateway.archive.container.format import DamagedContainer, DerivationNote
@@ -27,7 +26,7 @@ from thinfilm_gateway.index import archiving, commitments, derivations, holdings
 from thinfilm_gateway.index.archiving import Placement
 from thinfilm_gateway.index.ingest import Received, register
 from thinfilm_workers.context import Context
-from thinfilm_workers.receipt import DAMAGED, NotReceived, read_file, read_spooled
+from thinfilm_workers.receipt import DAMAGED, NotReceived, read_file, read_spooled, without_private
 
 log = structlog.get_logger()
 
@@ -138,7 +137,7 @@ class _Survey:
                     for entry in container.reading_order():
                         if received := self._read_entry(container, key, entry, created_at):
                             derived = container.manifest.entries[entry].derived
-                            notes.add(_Copy(_slim(received), False, key, entry, shares[entry], derived))
+                            notes.add(_Copy(without_private(received), False, key, entry, shares[entry], derived))
                         self._progress()
             except DamagedContainer as error:
                 self.damages.append(f"Container {key}: {error}")
@@ -153,7 +152,7 @@ class _Survey:
             else:
                 if spooled.is_damaged:
                     self.damages.append(f"Spool file {name}: {DAMAGED}")
-                notes.add(_Copy(_slim(spooled.received), spooled.is_damaged))
+                notes.add(_Copy(without_private(spooled.received), spooled.is_damaged))
             self._progress()
 
     def merged(self, copies: Iterable[_Copy]) -> _Copy:
@@ -188,14 +187,6 @@ class _Survey:
 
 def _facts(container: Container, created_at: dt.datetime) -> _ContainerFacts:
     return _ContainerFacts(container.size, frame_codecs(container.manifest.stacks), created_at)
-
-
-def _slim(received: Received) -> Received:
-    """Leave out the private elements, of which the index keeps nothing."""
-    elements = received.attributes.values()  # as read: looking at one through the data set would decode it
-    return replace(
-        received, attributes=Dataset({element.tag: element for element in elements if element.tag.group % 2 == 0})
-    )
 
 
 def _identity(copy: _Copy) -> tuple[dt.datetime, str, str]:

@@ -11,13 +11,13 @@ import structlog
 from sqlalchemy.orm import Session
 
 from thinfilm_gateway.archive.container.format import DamagedContainer
-from thinfilm_gateway.archive.container.reader import open_container
 from thinfilm_gateway.archive.presence import Presence
 from thinfilm_gateway.dispatch import Broker, send_due
 from thinfilm_gateway.index import archiving, clock, commitments, holdings, jobs
-from thinfilm_gateway.index.holdings import HeldContainer
 from thinfilm_gateway.index.ingest import Outcome, Received, register, register_all
 from thinfilm_workers.context import Context
+from thinfilm_workers.jobs.orphans import settle
+from thinfilm_workers.proof import is_proven
 from thinfilm_workers.receipt import DAMAGED, NotReceived, read_spooled
 from thinfilm_workers.runner import record_released
 
@@ -25,6 +25,10 @@ log = structlog.get_logger()
 
 GRACE = dt.timedelta(days=1)
 """How old a file must be to count as left behind: far longer than any object is between its file and its row."""
+
+
+ATTACH_AFTER = dt.timedelta(minutes=10)
+"""How old a container must be for its row to be missed: a worker that still proves an older one only toils in vain."""
 
 
 def sweep(context: Context) -> None:
@@ -46,13 +50,14 @@ def sweep(context: Context) -> None:
             broker.close()
 
 
-def tidy(context: Context, grace: dt.timedelta = GRACE) -> None:
-    """Compare files and rows: adopt spool files without a row, remove containers and temporary files of nobody.
+def tidy(context: Context, grace: dt.timedelta = GRACE, attach_after: dt.timedelta = ATTACH_AFTER) -> None:
+    """Compare files and rows: adopt spool files without a row, settle containers without one, remove temporary files.
 
     Storage commitments that were finished long ago are forgotten.
 
-    Reads every name in spool and archive; run it seldom. Files younger than `grace` may still get their row. What goes
-    wrong with one file is logged and keeps nothing from being done for the others.
+    Reads every name in spool and archive; run it seldom. Files younger than `grace` may still get their row, containers
+    younger than `attach_after`. What goes wrong with one file is logged and keeps nothing from being done for the
+    others.
     """
     limit = time.time() - grace.total_seconds()
     with context.database.session() as session:
@@ -60,14 +65,7 @@ def tidy(context: Context, grace: dt.timedelta = GRACE) -> None:
     for name in _unknown(context, context.spool.names(), holdings.known_spool_names):
         with _one_at_a_time("spool file", name):
             _adopt(context, name, limit)
-    with context.database.reading() as session:
-        unused = holdings.unused_containers(session, dt.datetime.fromtimestamp(limit, dt.UTC))
-    for container in unused:
-        with _one_at_a_time("container", container.key):
-            _remove_unused(context, container)
-    for key in _unknown(context, context.store.keys(), holdings.known_container_keys):
-        with _one_at_a_time("container", key):
-            _remove_stray(context, key, limit)
+    _settle_containers(context, time.time() - min(grace, attach_after).total_seconds())
     with _one_at_a_time("folder", "incoming"):
         context.spool.sweep_temporary(grace)
     for file in context.work_dir.iterdir():
@@ -104,8 +102,18 @@ def _adopt(context: Context, name: str, limit: float) -> None:
     presence = Presence(context.spool, context.store)
     (outcome,) = register_all(context.database, [received], dt.timedelta(0), presence=presence)
     if outcome is Outcome.IDENTICAL:
-        context.spool.remove(name)
+        _remove_if_kept(context, received)
     log.info("spool_file_adopted", name=name, sop_instance_uid=received.sop_instance_uid, outcome=outcome.value)
+
+
+def _remove_if_kept(context: Context, received: Received) -> None:
+    """Remove a spool file whose object is in the index already, once a copy of that was read and is right."""
+    with context.database.reading() as session:
+        held = holdings.find(session, received)
+    if held is not None and is_proven(context, held):
+        context.spool.remove(str(received.spool_name))
+    else:
+        log.warning("spool_file_kept", name=received.spool_name, reason="The copy in the index is damaged: run scrub.")
 
 
 def _adopt_damaged(context: Context, received: Received) -> None:
@@ -122,37 +130,39 @@ def _adopt_damaged(context: Context, received: Received) -> None:
     log.error("spool_file_damaged", name=received.spool_name, sop_instance_uid=received.sop_instance_uid)
 
 
-def _remove_unused(context: Context, container: HeldContainer) -> None:
-    """Remove a container that the index knows and in which no instance lies any more: object first, then row."""
-    with contextlib.suppress(FileNotFoundError):
-        context.store.delete(container.key)
-    with context.database.session() as session:
-        holdings.drop_container(session, container.container_pk)
-    log.info("container_removed", key=container.key)
+def _settle_containers(context: Context, limit: float) -> None:
+    """Look at the containers in which no instance lies by the index, known ones and others."""
+    with context.database.reading() as session:
+        waiting = {unused.key: unused.since for unused in holdings.unused_containers(session)}
+    unknown = _unknown(context, context.store.keys(), holdings.known_container_keys)
+    waiting |= dict.fromkeys((key for key in unknown if _is_finished(context, key, limit)), None)
+    # First those that cannot hold derived objects without the originals, since what is served depends on these.
+    for derived_too in (False, True):
+        for key, since in list(waiting.items()):
+            with _one_at_a_time("container", key):
+                if _is_settled(context, key, since, derived_too=derived_too):
+                    del waiting[key]
 
 
-def _remove_stray(context: Context, key: str, limit: float) -> None:
-    """Remove a container that a worker left when it died before its commit.
-
-    It is removed only if the index has a home for all that lies in it: the index may be the one that is wrong, after a
-    loss or an old backup.
-    """
-    if context.store.stored_at(key).timestamp() >= limit:
-        return
+def _is_finished(context: Context, key: str, limit: float) -> bool:
+    """Tell whether no worker is about to name the container: it is old enough, or dated by a clock that was ahead."""
     try:
-        with context.store.open(key) as reader:
-            entries = open_container(reader, key).entries
+        stored_at = context.store.stored_at(key).timestamp()
+    except FileNotFoundError:
+        return False
+    return not limit <= stored_at <= time.time() + GRACE.total_seconds()
+
+
+def _is_settled(context: Context, key: str, since: dt.datetime | None, *, derived_too: bool) -> bool:
+    try:
+        return settle(context, key, since, derived_too=derived_too)
     except DamagedContainer as error:
         log.warning("container_unknown", key=key, reason=str(error))
-        return
-    contents = {(entry.dicom.sop_instance_uid, entry.dicom.dataset_sha256) for entry in entries if entry.dicom}
-    with context.database.reading() as session:
-        kept = len(contents) > 0 and holdings.has_all(session, contents)
-    if kept:
-        context.store.delete(key)
-        log.info("container_removed", key=key)
-    else:
-        log.warning("container_unknown", key=key, reason="It holds objects that are not in the index: run reindex.")
+    except FileNotFoundError:
+        context.store.check_mounted()
+        with context.database.session() as session:
+            holdings.drop_container(session, key, lambda: None)
+    return True
 
 
 def _unknown(

@@ -39,8 +39,8 @@ def _half_rows(database: Database) -> Iterator[str]:
         for uid in session.scalars(homeless):
             yield f"Instance {uid} lies in no container."
         used = select(Instance.id).where(Instance.container_pk == Container.id)
-        for key in session.scalars(select(Container.key).where(~used.exists())):
-            yield f"No instance lies in container {key}."
+        for key in session.scalars(select(Container.key).where(Container.unused_since.is_(None), ~used.exists())):
+            yield f"No instance lies in container {key}, and it is not listed to go."
 
 
 def _half_files(database: Database, settings: Settings) -> Iterator[str]:
