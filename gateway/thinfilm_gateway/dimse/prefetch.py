@@ -3,7 +3,7 @@
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -73,7 +73,7 @@ class Preparer:
             log.exception("object_not_decoded_ahead", sop_instance_uid=instance.sop_instance_uid)
             return []
 
-    def prepare(self, instance: InstanceLocation, contexts: Iterable[StoreContext]) -> Prepared:
+    def prepare(self, instance: InstanceLocation, contexts: Collection[StoreContext]) -> Prepared:
         """Return the object in the best of the contexts, or why it cannot be sent; never raises."""
         if instance.state is InstanceState.QUARANTINED:
             return Unsendable(instance, "The object is in quarantine: its bytes are no longer those received.")

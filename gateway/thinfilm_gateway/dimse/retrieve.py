@@ -108,7 +108,7 @@ class RetrieveService:
         except ChannelLost as error:
             log.warning("destination_lost", destination=destination.ae_title, reason=str(error))
             for instance in batch:
-                retrieval.record(instance, status.PROCESSING_FAILURE)
+                retrieval.record(instance, status.PROCESSING_FAILURE, str(error))
             return
         with self._ahead(batch, channel) as ahead:
             delivery = Delivery(ahead, retrieval.request.Priority, originator)
@@ -121,7 +121,7 @@ class RetrieveService:
                     delivery.stop()
             if not retrieval.stopped:
                 for instance in ahead.left():
-                    retrieval.record(instance, status.PROCESSING_FAILURE)
+                    retrieval.record(instance, status.PROCESSING_FAILURE, "The destination took no more objects.")
 
     def _locate(self, request: Any, context: PresentationContext) -> list[InstanceLocation]:
         """Return the instances that are asked for. Raises Refused."""
@@ -201,7 +201,7 @@ class _Retrieval:
 
     def record(self, instance: InstanceLocation, store_status: int, reason: str = "") -> None:
         """Count one sub-operation; reason: why there was no response to it."""
-        self._tally.record(instance.sop_instance_uid, store_status)
+        self._tally.record(instance.sop_instance_uid, store_status, reason)
         if store_status != status.SUCCESS:
             log.warning(
                 "suboperation_not_successful",
@@ -251,6 +251,8 @@ class _Retrieval:
         if response_status in (status.PENDING, status.SUCCESS):
             self._respond(values)
             return
+        if tally.failure:
+            values["ErrorComment"] = status.error_comment(tally.failure)
         uids = "\\".join(tally.failed_sop_instance_uids).encode("ascii")
         failed = Element(_FAILED_SOP_INSTANCE_UID_LIST, "UI", uids + b"\0" * (len(uids) % 2))
         self._respond(values, encode_identifier([failed], str(self._context.transfer_syntax[0])))

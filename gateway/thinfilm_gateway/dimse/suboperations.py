@@ -1,8 +1,9 @@
 """C-STORE sub-operations: over which context, as which bytes, and the account of how they went (PS3.4 C.4.2, C.4.3)."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
+from pydicom.uid import UID
 from pynetdicom.dimse_primitives import C_STORE
 
 from thinfilm_gateway.dicom.transcode import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
@@ -63,9 +64,13 @@ class Tally:
     failed: int = 0
     warning: int = 0
     failed_sop_instance_uids: list[str] = field(default_factory=list)
+    failure: str = ""
 
-    def record(self, sop_instance_uid: str, store_status: int) -> None:
-        """Count one sub-operation by the status of its C-STORE response (PS3.4 Table B.2-1)."""
+    def record(self, sop_instance_uid: str, store_status: int, reason: str = "") -> None:
+        """Count one sub-operation by the status of its C-STORE response (PS3.4 Table B.2-1).
+
+        reason: why there was no response. `failure` says why the first of those that failed did.
+        """
         self.remaining -= 1
         if store_status == status.SUCCESS:
             self.completed += 1
@@ -73,6 +78,7 @@ class Tally:
             self.warning += 1
         else:
             self.failed += 1
+            self.failure = self.failure or reason or f"The peer answered {store_status:04X} to a C-STORE."
             self.failed_sop_instance_uids.append(sop_instance_uid)
 
     @property
@@ -85,17 +91,24 @@ class Tally:
         return status.SUBOPERATIONS_COMPLETE_WITH_FAILURES
 
 
-def choose_context(sop_class_uid: str, transfer_syntax_uid: str, contexts: Iterable[StoreContext]) -> StoreContext:
+def choose_context(sop_class_uid: str, transfer_syntax_uid: str, contexts: Collection[StoreContext]) -> StoreContext:
     """Return the context to send an object in: as it was received, else one to transcode for.
 
     Raises NoContext.
     """
+    if not contexts:
+        raise NoContext("The peer takes no objects: it has the role of SCP for no storage class.")
     accepted = {context.transfer_syntax_uid: context for context in contexts if context.sop_class_uid == sop_class_uid}
     for candidate in (transfer_syntax_uid, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN):
         if candidate in accepted:
             return accepted[candidate]
+    sop_class = UID(sop_class_uid).name
+    if not accepted:
+        raise NoContext(f"The peer takes no objects of SOP class {sop_class} ({sop_class_uid}).")
+    received = UID(transfer_syntax_uid).name
     raise NoContext(
-        f"The peer accepted no context for SOP class {sop_class_uid} in {transfer_syntax_uid} or native little endian."
+        f"No context takes {sop_class} as received ({received}) or native little endian"
+        f" ({sop_class_uid}, {transfer_syntax_uid})."
     )
 
 

@@ -35,9 +35,16 @@ def test_the_received_syntax_comes_first_then_explicit_then_implicit(accepted: l
     assert (context.sop_class_uid, context.transfer_syntax_uid) == (CT, chosen)
 
 
-@pytest.mark.parametrize("accepted", [[], [(MR, EXPLICIT)], [(CT, "1.2.840.10008.1.2.4.70")]])
-def test_without_a_fitting_context_the_reason_names_class_and_syntax(accepted: list[tuple[str, str]]):
-    with pytest.raises(NoContext, match=f"{CT}.*{JPEG}"):
+@pytest.mark.parametrize(
+    ("accepted", "reason"),
+    [
+        ([], "has the role of SCP for no storage class"),
+        ([(MR, EXPLICIT)], f"CT Image Storage.*{CT}"),
+        ([(CT, "1.2.840.10008.1.2.4.70")], f"CT Image Storage.*JPEG Baseline.*{CT}.*{JPEG}"),
+    ],
+)
+def test_without_a_fitting_context_the_reason_names_what_is_missing(accepted: list[tuple[str, str]], reason: str):
+    with pytest.raises(NoContext, match=reason):
         choose_context(CT, JPEG, contexts(*accepted))
 
 
