@@ -1,5 +1,6 @@
 """The child processes of `thinfilm serve`: started, started again when they die, stopped in order."""
 
+import contextlib
 import importlib.metadata
 import multiprocessing
 import os
@@ -7,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -23,6 +24,8 @@ log = structlog.get_logger()
 STILL_STARTING_SECONDS = 30.0  # between two lines of the log about a child that is not ready yet
 STOP_SECONDS = 75.0  # for a child to end by itself: more than it gives its own running operations and jobs
 LONGEST_PAUSE_SECONDS = 30.0  # between the death of a child and its next start
+STARTED_AGAIN_SECONDS = 0.25  # between two looks whether a child is to be started again
+RESERVED_DESCRIPTORS = 12  # for the start of one child: its pipes, and those by which it is told what to run
 HEALTHY_SECONDS = 60.0  # a child that lived so long is started again almost at once
 
 LOCAL_WORKER = ("thinfilm.services", "local_worker")
@@ -48,7 +51,8 @@ class Child:
         self._ready: Connection | None = None
         self._started_at = 0.0
         self._restart_at: float | None = None  # None while it lives
-        self._early_deaths = 0
+        self._failures = 0  # starts that failed, or were followed by an early death, one after the other
+        self._reserve = Reserve()
 
     @property
     def process(self) -> SpawnProcess:
@@ -62,27 +66,32 @@ class Child:
 
         Asked of its sentinel, since only one of two threads that reap a process learns that it ended.
         """
-        return self._process is not None and not wait([self._process.sentinel], 0)
+        process = self._process  # asked from other threads too, while it is started again
+        return process is not None and not wait([process.sentinel], 0)
 
     @property
     def trouble(self) -> str | None:
-        """One sentence while the process is dead, or was started a moment ago after dying young; else None."""
+        """One sentence while the process is dead, or was started a moment ago after failing young; else None."""
         if not self.alive:
-            return f"The process {self.name} has died and is being started again; the log says why."
-        if self._early_deaths and time.monotonic() - self._started_at < HEALTHY_SECONDS:
-            return f"The process {self.name} died {self._early_deaths} times soon after its start; the log says why."
+            return f"The process {self.name} does not run and is being started again; the log says why."
+        if self._failures > 0 and time.monotonic() - self._started_at < HEALTHY_SECONDS:
+            return (
+                f"The process {self.name} died soon after its start, or could not be started, {self._failures} times;"
+                " the log says why."
+            )
         return None
 
     def start(self) -> None:
-        """Start the process."""
-        context = multiprocessing.get_context("spawn")
-        self._ready, theirs = context.Pipe(duplex=False)
-        self._process = context.Process(
-            target=_run, args=(self._service, self._settings, theirs), name=f"thinfilm {self.name}"
-        )
-        self._process.start()
-        log.info("process_started", process=self.name, pid=self._process.pid)
-        theirs.close()
+        """Start the process; where the system has no room for it, `keep_alive` tries again."""
+        self._let_go()
+        try:
+            with self._reserve.lent():
+                self._launch()
+        except OSError as error:
+            pause = self._pause_after_failure()
+            log.error("process_not_started", process=self.name, error=str(error), next_try_in_seconds=pause)
+            return
+        log.info("process_started", process=self.name, pid=self.process.pid)
         self._started_at = time.monotonic()
         self._restart_at = None
 
@@ -91,7 +100,10 @@ class Child:
 
         Raises NotReady if it ends before.
         """
-        assert self._ready is not None, "The child was not started."
+        while self._ready is None:
+            if wait([stop], STARTED_AGAIN_SECONDS):
+                return
+            self.keep_alive()
         while not (signs := wait([self._ready, stop], STILL_STARTING_SECONDS)):
             log.warning("still_starting", process=self.name, seconds=round(time.monotonic() - self._started_at))
         try:
@@ -103,17 +115,67 @@ class Child:
     def keep_alive(self) -> None:
         """Start a dead process again, after a pause that grows while it keeps dying young."""
         if self.alive:
+            self._reserve.fill()
             return
         now = time.monotonic()
         if self._restart_at is None:
-            young = now - self._started_at < HEALTHY_SECONDS
-            self._early_deaths = self._early_deaths + 1 if young else 0
-            pause = min(LONGEST_PAUSE_SECONDS, 0.25 * 2**self._early_deaths)
-            self._restart_at = now + pause
+            if now - self._started_at >= HEALTHY_SECONDS:
+                self._failures = -1  # this death is the first of a new row, after which it is started almost at once
+            pause = self._pause_after_failure()
             self.process.join()
             log.error("process_died", process=self.name, exit_code=self.process.exitcode, restart_in_seconds=pause)
-        if now >= self._restart_at:
+        if self._restart_at is not None and now >= self._restart_at:
             self.start()
+
+    def _launch(self) -> None:
+        """Start the process. Raises OSError."""
+        context = multiprocessing.get_context("spawn")
+        ready, theirs = context.Pipe(duplex=False)
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(ready.close)
+            process = context.Process(
+                target=_run, args=(self._service, self._settings, theirs), name=f"thinfilm {self.name}"
+            )
+            process.start()
+            undo.pop_all()
+        self._process, self._ready = process, ready
+
+    def _let_go(self) -> None:
+        """Give back the descriptors of the process that was."""
+        if self._ready is not None:
+            self._ready.close()
+        self._process = self._ready = None  # which closes those of the process, unless somebody looks at it right now
+
+    def _pause_after_failure(self) -> float:
+        """Return how long to wait until the next start, in seconds."""
+        self._failures += 1
+        pause = float(min(LONGEST_PAUSE_SECONDS, 0.25 * 2**self._failures))
+        self._restart_at = time.monotonic() + pause
+        return pause
+
+
+class Reserve:
+    """File descriptors that are kept for the start of a process, which needs them just when there may be none left."""
+
+    def __init__(self) -> None:
+        self._held: list[int] = []
+        self.fill()
+
+    def fill(self) -> None:
+        """Hold as many as a start needs, or as many as there are."""
+        with contextlib.suppress(OSError):
+            while len(self._held) < RESERVED_DESCRIPTORS:
+                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Let them go for the time of a start."""
+        while self._held:
+            os.close(self._held.pop())
+        try:
+            yield
+        finally:
+            self.fill()
 
 
 def supervise(children: Sequence[Child], stop: Connection) -> None:
@@ -122,7 +184,7 @@ def supervise(children: Sequence[Child], stop: Connection) -> None:
         for child in children:
             child.keep_alive()
         living = [child.process.sentinel for child in children if child.alive]
-        wait([stop, *living], None if len(living) == len(children) else 0.25)
+        wait([stop, *living], None if len(living) == len(children) else STARTED_AGAIN_SECONDS)
 
 
 def stop_all(children: Sequence[Child]) -> None:
