@@ -69,6 +69,8 @@ class Association(association.Association):
         self.services = services or {}
         self.serving = False  # whether a request is being served right now
         self.allowed: Collection[Operation] = ()  # what the peer may ask for, once it is admitted
+        self.admitted = False  # whether it counts as an association, and no longer as a connection that may become one
+        self.turned_away = False
         self._open_store = open_store
         self._admit = admit
         self.event_reports = EventReports(self)
@@ -212,6 +214,12 @@ class Association(association.Association):
         self.abort(block=False)
         self._kill = True
         self.dimse.msg_queue.put((None, None))
+
+    def turn_away(self) -> None:
+        """End a connection that is no association, from another thread; its own threads end by themselves then."""
+        log.warning("connection_turned_away", peer=self.peer)
+        self.turned_away = True
+        self.dul.socket.break_off()
 
     def kill(self) -> None:
         """End both threads; the last PDU still goes out if the peer takes it soon."""

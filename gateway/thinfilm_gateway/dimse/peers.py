@@ -1,5 +1,6 @@
 """The peers of the settings: who may ask for what, and how each is called (PS3.8 9.3.4, PS3.15 B.12)."""
 
+import contextlib
 import ipaddress
 import socket
 import ssl
@@ -46,6 +47,8 @@ class Peers:
         """Read the certificates for calls to peers. Raises UnusableTls."""
         self._settings = settings
         self._contexts: dict[bool, ssl.SSLContext] = {}  # by whether the host's name must be in the certificate
+        hosts = {peer.host for peer in settings.peers if peer.host is not None}
+        self._addresses_of_peers = {_address(host) for host in hosts if _is_address(host)}  # names come as they call
         self._subjects = {peer: parse_subject(peer.certificate_subject) for peer in settings.peers}
         if any(peer.tls for peer in settings.peers):
             for check_hostname in (False, True):
@@ -78,6 +81,8 @@ class Peers:
         known = [peer for peer in settings.peers if peer.ae_title == caller.ae_title]
         for peer in known:
             if self._speaks_as(peer, caller) and _calls_from(peer, caller.address):
+                if peer.host is not None or peer.network is not None:
+                    self._addresses_of_peers.add(caller.address)
                 return peer.allow
         if known:
             sentence = "A peer of this title may not call from there, or not without TLS or with this certificate."
@@ -85,6 +90,12 @@ class Peers:
         if settings.unknown_peers == "all" or (settings.unknown_peers == "loopback" and caller.address.is_loopback):
             return OPERATIONS
         raise Rejected(CALLING_AE_TITLE_NOT_RECOGNIZED, "It is none of the peers in the settings.")
+
+    def knows(self, address: str) -> bool:
+        """Tell whether a configured peer calls from an address, as far as can be told without looking up names."""
+        caller = _address(address)
+        networks = [peer.network for peer in self._settings.peers if peer.network is not None]
+        return caller in self._addresses_of_peers or any(caller in network for network in networks)
 
     def destination(self, ae_title: str) -> Peer | None:
         """Return the peer of this title that can be called."""
@@ -124,6 +135,13 @@ def _addresses(host: str) -> set[IPAddress]:
     except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
         log.warning("host_not_found", host=host, error=str(error))
         return set()
+
+
+def _is_address(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True
+    return False
 
 
 def _address(text: str) -> IPAddress:

@@ -7,8 +7,10 @@ import gc
 import socket
 import socketserver
 import sys
+import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -49,7 +51,10 @@ STOP_SECONDS = 30.0  # for associations to end by themselves when the receiver s
 STOP_POLL_SECONDS = 0.1  # between two looks of the listener whether it is to stop
 SWITCH_SECONDS = 0.0005  # Python's 5 ms are an age for the many threads here that compute for less than one
 IDLE_AT_STOP_SECONDS = 1.0  # an association that is silent for so long is ended at once then
-CONNECTIONS_PER_ASSOCIATION = 2  # connections beyond a limit are first told so, up to this; then they are dropped
+UNKNOWN_ARTIM_SECONDS = 10.0  # the same for an address from which no configured peer calls
+CONNECTIONS_PER_ASSOCIATION = 2  # one place for an association, one for a connection that is none yet, or none any more
+
+_admitting = threading.Lock()
 
 
 class RequestHandler(transport.RequestHandler):
@@ -59,6 +64,8 @@ class RequestHandler(transport.RequestHandler):
         server = self.server
         accepted = Association(self.ae, MODE_ACCEPTOR, server.services, server.open_store, server.admit)
         accepted._server = server
+        if not server.knows(self.client_address[0]):
+            accepted.acse_timeout = min(accepted.acse_timeout, UNKNOWN_ARTIM_SECONDS)
         accepted.name = f"AcceptorThread@{self.client_address[0]}:{self.client_address[1]}"
         if server.encryption is None:
             accepted.set_socket(AssociationSocket(accepted, client_socket=self.request))
@@ -84,6 +91,7 @@ class AssociationServer(transport.AssociationServer):
         open_store: OpenStore,
         *,
         admit: Admit = lambda association: OPERATIONS,
+        knows: Callable[[str], bool] = lambda address: True,
         maximum_per_host: int | None = None,
         encryption: Encryption | None = None,
         listener: socket.socket | None = None,
@@ -91,11 +99,13 @@ class AssociationServer(transport.AssociationServer):
     ) -> None:
         """Accept from the listener, or, without one, listen at the address.
 
-        The limits count the associations of all servers of one `ae`. Raises OSError.
+        knows: whether a configured peer calls from an address. The limits count the associations of all servers of one
+        `ae`. Raises OSError.
         """
         self.services = services
         self.open_store = open_store
         self.encryption = encryption
+        self.knows = knows
         self._admit = admit
         self._maximum_per_host = maximum_per_host or ae.maximum_associations
         self._patience = Patience()
@@ -127,35 +137,46 @@ class AssociationServer(transport.AssociationServer):
             raise
 
     def admit(self, association: Association) -> Collection[Operation]:
-        """Say what a peer may ask for. Raises Rejected."""
+        """Say what a peer may ask for; from then on it has one of the places for associations. Raises Rejected."""
         allowed = self._admit(association)
-        if self._from(association.requestor.address_info.address) > self._maximum_per_host:
-            raise Rejected(LOCAL_LIMIT_EXCEEDED, f"Its host has {self._maximum_per_host} associations already.")
-        if len(self._accepted()) > self.ae.maximum_associations:
-            raise Rejected(LOCAL_LIMIT_EXCEEDED, f"There are {self.ae.maximum_associations} associations already.")
+        with _admitting:
+            admitted = [one for one in self._connections() if one.admitted]
+            if len(_from(association.requestor.address_info.address, admitted)) >= self._maximum_per_host:
+                sentence = f"Its host has {self._maximum_per_host} associations already."
+                raise Rejected(LOCAL_LIMIT_EXCEEDED, sentence)
+            if len(admitted) >= self.ae.maximum_associations:
+                sentence = f"There are {self.ae.maximum_associations} associations already."
+                raise Rejected(LOCAL_LIMIT_EXCEEDED, sentence)
+            association.admitted = True
         return allowed
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Drop a connection when there are so many that even to refuse them would be too much."""
+        """Make room for a connection; tell whether it can be taken.
+
+        Those that have asked for nothing yet, or were refused, have places apart from those for associations, in all
+        and by address. The one that has been there the longest goes: whoever has something to ask does so at once.
+        """
         del request
-        if (
-            len(self._accepted()) < CONNECTIONS_PER_ASSOCIATION * self.ae.maximum_associations
-            and self._from(client_address[0]) < CONNECTIONS_PER_ASSOCIATION * self._maximum_per_host
-        ):
-            return True
-        log.warning("connection_dropped", address=client_address[0])
-        return False
+        address = client_address[0]
+        connections = self._connections()
+        waiting = [one for one in connections if not one.admitted and not one.turned_away]
+        if len(connections) >= CONNECTIONS_PER_ASSOCIATION * self.ae.maximum_associations:
+            log.warning("connection_dropped", address=address)
+            return False
+        if len(own := _from(address, waiting)) >= self._maximum_per_host:
+            own[0].turn_away()
+        elif len(waiting) >= self.ae.maximum_associations:
+            _most_crowded(waiting)[0].turn_away()
+        return True
 
-    def _accepted(self) -> list[Association]:
+    def _connections(self) -> list[Association]:
+        """All connections of the application entity that came from outside, those of longest standing first."""
         return [association for association in self.ae.active_associations if association.is_acceptor]
-
-    def _from(self, address: str) -> int:
-        return sum(association.requestor.address_info.address == address for association in self._accepted())
 
     def service_actions(self) -> None:
         """Tell the other receivers of the load; leave garbage, which pynetdicom collects every time, to Python."""
         if self._load is not None:
-            self._load.record(len(self._accepted()))
+            self._load.record(len(self._connections()))
 
     def shutdown(self) -> None:
         """Stop listening; associations go on."""
@@ -176,6 +197,16 @@ class AssociationServer(transport.AssociationServer):
 
     def _bind_defaults(self) -> None:
         """Bind nothing: the associations bind their handlers themselves."""
+
+
+def _from(address: str, connections: Sequence[Association]) -> list[Association]:
+    return [one for one in connections if one.requestor.address_info.address == address]
+
+
+def _most_crowded(connections: Sequence[Association]) -> list[Association]:
+    """Return the connections of the address that has most of them; of several such, of the first."""
+    addresses = Counter(one.requestor.address_info.address for one in connections)
+    return _from(addresses.most_common(1)[0][0], connections)
 
 
 class Receiver:
@@ -224,6 +255,7 @@ class Receiver:
                 services,
                 storage.open,
                 admit=peers.admit,
+                knows=peers.knows,
                 maximum_per_host=settings.maximum_associations_per_host,
                 encryption=encryption,
                 listener=listener,
