@@ -1,14 +1,16 @@
 """Keep files lossily: what of them may be is coded and derived, ready to be packed; the rest stays as it is."""
 
 import datetime as dt
+import math
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import zstandard
 
 from thinfilm_codecs.blocks import PixelBlock, SampleArray
 from thinfilm_gateway.archive.container.format import DerivationNote, DicomHeader
@@ -18,11 +20,12 @@ from thinfilm_gateway.archive.container.pack import CannotPack, ReadyFrames, Sou
 from thinfilm_gateway.archive.container.survey import Survey, map_file, reopen_pixels, survey
 from thinfilm_gateway.archive.derivation import TRANSFER_SYNTAX_UID, CannotDerive, LossyStep, derive
 from thinfilm_gateway.archive.permission import body_part, sample_limits, why_lossless
+from thinfilm_gateway.archive.viewer import CannotCompare, Difference, difference
 from thinfilm_gateway.dicom import part10
 from thinfilm_gateway.dicom.inflating import Scratch
 from thinfilm_gateway.policy import ceilings
 from thinfilm_gateway.policy.ceilings import Ceiling, LosslessOnly
-from thinfilm_gateway.policy.choice import Accepted, Outcome, choose
+from thinfilm_gateway.policy.choice import NO_GAIN, Accepted, Outcome, choose
 from thinfilm_gateway.policy.limits import SampleLimits
 from thinfilm_gateway.policy.lossy import LossyTreatment
 
@@ -80,6 +83,15 @@ class _Kind:
 
     ceiling: Ceiling
     limits: SampleLimits
+
+
+@dataclass(frozen=True)
+class _Derived:
+    """What takes the place of a source. difference: as a viewer sees it."""
+
+    source: Source
+    decision: Decision
+    difference: Difference
 
 
 class _Deriver:
@@ -154,17 +166,22 @@ class _Deriver:
             self._keep_lossless(numbers, chosen.reason)
             return
         first = 0
-        derived: list[tuple[Source, Decision]] = []
+        derived: list[_Derived] = []
         try:
             for piece in stack_plan.slices:
                 samples = chosen.coded.samples[first : first + piece.count]
                 derived.append(self._derive(piece.source, samples, chosen.outcome))
                 first += piece.count
-        except CannotDerive as error:
+            outcome = _as_seen([one.difference for one in derived], chosen.outcome)
+        except (CannotDerive, CannotCompare) as error:
             self._keep_lossless(numbers, str(error))
             return
-        for number, (source, decision) in zip(numbers, derived, strict=True):
-            self._sources[number], self._decisions[number] = source, decision
+        growth = _bytes_around(one.source for one in derived) - _bytes_around(self._sources[n] for n in numbers)
+        if chosen.coded.nbytes + growth >= chosen.lossless_bytes:
+            self._keep_lossless(numbers, NO_GAIN)
+            return
+        for number, one in zip(numbers, derived, strict=True):
+            self._sources[number], self._decisions[number] = one.source, replace(one.decision, outcome=outcome)
         seconds = time.perf_counter() - begin
         self._ready.append(ReadyFrames(stack_plan.slices, _ready_stack(chosen, stack_plan), seconds))
 
@@ -180,8 +197,8 @@ class _Deriver:
             raise CannotPack(f"{self._sources[number].path} was changed while it was packed.")
         return pixels.block.samples
 
-    def _derive(self, number: int, samples: SampleArray, outcome: Outcome) -> tuple[Source, Decision]:
-        """Write the object derived from a source; return what takes the place of the source."""
+    def _derive(self, number: int, samples: SampleArray, outcome: Outcome) -> "_Derived":
+        """Write the object derived from a source; return what takes the place of the source, and how near it is."""
         source, decision = self._sources[number], self._decisions[number]
         file = map_file(source.path)
         header = part10.locate(file)
@@ -197,7 +214,7 @@ class _Deriver:
             target.write(made.dataset)
         reason = " ".join(filter(None, (outcome.verdict.reason, outcome.shortfall)))
         decided = replace(decision, derived_uid=made.sop_instance_uid, reason=reason, outcome=outcome)
-        return Source(path, source.name, self._note(decided)), decided
+        return _Derived(Source(path, source.name, self._note(decided)), decided, difference(source.path, path))
 
     def _note(self, decision: Decision) -> DerivationNote:
         """Return what the container is to tell of a derived object."""
@@ -220,6 +237,34 @@ class _Deriver:
     def _keep_lossless(self, numbers: Sequence[int], reason: str) -> None:
         for number in numbers:
             self._decisions[number] = replace(self._decisions[number], reason=reason)
+
+
+def _as_seen(differences: Sequence[Difference], outcome: Outcome) -> Outcome:
+    """Return the outcome of a stack with its errors as a viewer sees them.
+
+    Raises CannotCompare where these are not those that the coder saw, since then one of the two read other samples.
+    """
+    max_error = max(one.max_error for one in differences)
+    rmse = math.sqrt(sum(one.squares for one in differences) / sum(one.samples for one in differences))
+    if max_error != outcome.max_error or not math.isclose(rmse, outcome.rmse, rel_tol=1e-6, abs_tol=1e-9):
+        raise CannotCompare(f"A viewer would see errors up to {max_error}, where its coder saw {outcome.max_error}.")
+    return replace(outcome, max_error=max_error, rmse=rmse)
+
+
+def _bytes_around(sources: Iterable[Source]) -> int:
+    """Return about what all of the sources but their pixels takes in a container."""
+    stream = zstandard.ZstdCompressor().compressobj()
+    taken = 0
+    for source in sources:
+        found = survey(source.path)
+        position = 0
+        for part in found.pixels.parts if found.pixels else ():
+            taken += len(stream.compress(found.data[position : part.offset]))
+            position = part.offset + part.length
+        taken += len(stream.compress(found.data[position:]))
+        if source.derived:
+            taken += len(stream.compress(repr(source.derived).encode()))
+    return taken + len(stream.flush())
 
 
 def _stored_bits(found: Survey) -> int:

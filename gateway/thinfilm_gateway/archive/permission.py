@@ -10,6 +10,7 @@ from thinfilm_gateway.archive.radiograph import names_another_body_part, shows_a
 from thinfilm_gateway.dicom.element_tree import Elements
 from thinfilm_gateway.dicom.elements import MalformedElements
 from thinfilm_gateway.dicom.inflating import Scratch
+from thinfilm_gateway.dicom.tags import PIXEL_DATA
 from thinfilm_gateway.dicom.transcode import read_elements
 from thinfilm_gateway.dicom.values import integer, text
 from thinfilm_gateway.policy.ceilings import RADIOGRAPHY, lossless_only
@@ -73,14 +74,38 @@ def why_lossless(found: Survey, scratch: Scratch) -> str:
     if found.pixels is None:
         return "Its pixels are not native, nor of lossless JPEG."
     block = found.pixels.block
+    if not found.pixels.as_displayed:
+        return "Its samples lie in another order of bytes than that of its transfer syntax and their size."
     if (integer(attributes, "NumberOfFrames") or 1) != block.layout.frames:
         return "It has not the frames that it declares."
     if integer(attributes, "BitsAllocated") != 8 * block.samples.itemsize or block.samples.itemsize > 2:
         return "Its samples have neither 8 nor 16 bits."
     if text(attributes, "PhotometricInterpretation") not in _PHOTOMETRIC_INTERPRETATIONS:
         return "Its Photometric Interpretation is not one of those that may be lossy."
+    if reason := _undescribed(attributes, elements, block):
+        return reason
     if not sample_limits(attributes, block).holds(block.samples):
         return "The bits above Bits Stored are in use."
+    return ""
+
+
+def _undescribed(attributes: Dataset, elements: Elements, block: PixelBlock) -> str:
+    """Return a sentence if the attributes leave open what the samples are (PS3.3 C.7.6.3.1); empty if they do not."""
+    bits_allocated = 8 * block.samples.itemsize
+    bits_stored = integer(attributes, "BitsStored")
+    if bits_stored is None or not 1 <= bits_stored <= bits_allocated:
+        return "Its Bits Stored is missing, or not between 1 and Bits Allocated."
+    if integer(attributes, "HighBit") != bits_stored - 1:
+        return "Its High Bit is not Bits Stored less one."
+    if integer(attributes, "PixelRepresentation") not in (0, 1):
+        return "Its Pixel Representation does not say whether its samples have a sign."
+    components = 1 if text(attributes, "PhotometricInterpretation").startswith("MONOCHROME") else 3
+    if block.layout.components != components or (integer(attributes, "SamplesPerPixel") or 1) != components:
+        return "Its Photometric Interpretation has another number of samples than its pixels."
+    pixel_data = elements.get(PIXEL_DATA)
+    native = pixel_data.value if pixel_data else b""
+    if isinstance(native, bytes | memoryview) and len(native) != block.samples.nbytes + block.samples.nbytes % 2:
+        return "Its Pixel Data has another length than its rows and columns ask for."
     return ""
 
 

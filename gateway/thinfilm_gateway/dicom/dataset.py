@@ -58,6 +58,7 @@ class DataSetOutline:
     attributes: top-level elements up to MAX_ATTRIBUTE_BYTES each, without the pixel data group, not yet decoded: read
         them with dicom.values, which never raises.
     pixel_data: the value of a native (7FE0,0010); None if it is absent, encapsulated, or in a deflated data set.
+    pixel_data_vr: the VR of (7FE0,0010) as written; None where none is.
     encapsulated_pixel_data: the items of an encapsulated one, without the delimiter behind them; None likewise.
     """
 
@@ -67,6 +68,7 @@ class DataSetOutline:
     attributes: Dataset
     pixel_data: Span | None
     encapsulated_pixel_data: Span | None
+    pixel_data_vr: str | None
 
 
 def outline(dataset: Octets, transfer_syntax_uid: str, scratch: Scratch = SYSTEM_SCRATCH) -> DataSetOutline:
@@ -98,9 +100,9 @@ def _outline(dataset: Octets, transfer_syntax_uid: str) -> DataSetOutline:
                 continue
             span = Span(pixels.value_offset, pixels.value_end - pixels.value_offset) if pixels else None
             native, encapsulated = (None, span) if pixels and pixels.undefined_length else (span, None)
-            return DataSetOutline(
-                transfer_syntax_uid, not encoding.explicit, encoding.little_endian, attributes, native, encapsulated
-            )
+            how = transfer_syntax_uid, not encoding.explicit, encoding.little_endian
+            vr = pixels.vr if pixels else None
+            return DataSetOutline(*how, attributes, native, encapsulated, vr)
     raise UnreadableDataSet(f"The bytes are not a DICOM data set. {reason}")
 
 

@@ -53,11 +53,16 @@ class Packing:
 
 @dataclass(frozen=True, eq=False)
 class NativePixels:
-    """The frames of one data set, and the span of its bytes that they stand for."""
+    """The frames of one data set, and the span of its bytes that they stand for.
+
+    as_displayed: whether the samples are those that a viewer shows. Else they are the bytes as they lie, of which the
+    order is another one or not known: as good to keep exactly, but not to be changed.
+    """
 
     block: PixelBlock
     packing: Packing
     span: Span
+    as_displayed: bool
 
 
 def native_pixels(outline: DataSetOutline, dataset: Octets) -> NativePixels | None:
@@ -96,7 +101,18 @@ def native_pixels(outline: DataSetOutline, dataset: Octets) -> NativePixels | No
         return None
     bits_stored = min(max(integer(attributes, "BitsStored") or bits_allocated, 1), bits_allocated)
     block = PixelBlock(samples, bits_stored, frame_axis(outline, frames), spacing(outline))
-    return NativePixels(block, packing, span)
+    return NativePixels(block, packing, span, _is_order_plain(outline, bits_allocated))
+
+
+def _is_order_plain(outline: DataSetOutline, bits_allocated: int) -> bool:
+    """Tell whether samples lie in the order of bytes that `Packing` can say.
+
+    In Big Endian, OW is a string of 16-bit words, each with its bytes swapped, whatever the samples within (PS3.5 7.3,
+    8.1.2): two samples of 8 bits change places, one of 32 bits is two words. OB is never swapped.
+    """
+    if outline.little_endian:
+        return True
+    return bits_allocated == 16 if outline.pixel_data_vr == "OW" else bits_allocated <= 8
 
 
 def pixel_bytes(samples: SampleArray, packing: Packing) -> bytes:

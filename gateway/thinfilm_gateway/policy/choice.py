@@ -1,6 +1,5 @@
 """Choose the setting of a lossy codec for a stack: the coarsest that its ceiling, the guard and the bounds allow."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +17,9 @@ from thinfilm_gateway.policy.lossy import LossyTreatment
 
 _SAMPLE_BUDGET = 500_000
 """Samples of a stack that tell near which setting to look; a smaller stack tells by itself."""
+
+NO_GAIN = "Kept lossless, these frames take no more."
+"""Why frames stay lossless that would not become smaller."""
 
 _RIVAL = "jpegls"  # what a lossy stream must be smaller than: cheap, and seldom far from the best
 
@@ -45,10 +47,14 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Accepted:
-    """The streams that are to be kept, and what is to be recorded of them."""
+    """The streams that are to be kept, and what is to be recorded of them.
+
+    lossless_bytes: what the frames take where they are kept as they are.
+    """
 
     coded: CodedStack
     outcome: Outcome
+    lossless_bytes: int
 
 
 def choose(
@@ -80,9 +86,10 @@ def choose(
         return LosslessOnly(f"The codec {codec.codec_id} cannot code these frames: {error}")
     if chosen is None:
         return LosslessOnly(f"No setting of {codec.codec_id} may be taken. {trials.complaint}")
-    if chosen.nbytes >= _lossless_bytes(stack):
-        return LosslessOnly("Kept lossless, these frames take no more.")
-    return Accepted(chosen, trials.outcome(chosen))
+    lossless_bytes = _lossless_bytes(stack)
+    if chosen.nbytes >= lossless_bytes:
+        return LosslessOnly(NO_GAIN)
+    return Accepted(chosen, trials.outcome(chosen), lossless_bytes)
 
 
 def _search(stack: PixelBlock, codec: LossyCodec, trials: "_Trials", threads: int, start: int = 0) -> CodedStack | None:
@@ -187,14 +194,15 @@ class _Trials:
         return self._stack.layout.samples * bits / (8 * coded.nbytes)
 
 
-def _lossless_bytes(stack: PixelBlock) -> float:
-    """Return what the frames take by a lossless codec, infinity where it cannot code them."""
+def _lossless_bytes(stack: PixelBlock) -> int:
+    """Return what the frames take by a lossless codec, or as they are where that is less."""
     rival = registry.get(_RIVAL)
     step = rival.frames_per_group(stack.layout)
     try:
-        return sum(len(rival.encode(stack.frames(first, step), b"")) for first in range(0, stack.layout.frames, step))
+        coded = sum(len(rival.encode(stack.frames(first, step), b"")) for first in range(0, stack.layout.frames, step))
     except UnsupportedPixels:
-        return math.inf
+        return stack.layout.nbytes
+    return min(coded, stack.layout.nbytes)
 
 
 def _described(codec: LossyCodec) -> str:

@@ -5,17 +5,32 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 from pydicom import Dataset
+from pydicom.encaps import encapsulate
 
-from support.datasets import ct_series, mr_series, structured_report
+from support.datasets import (
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    US_IMAGE,
+    EncodedDataSet,
+    ct_series,
+    finish,
+    image_attributes,
+    instance,
+    mr_series,
+    phantom,
+    structured_report,
+)
 from support.objects import write_files
 from thinfilm_gateway.commands.compress import Compressed, compress, lossy_request, sources
 from thinfilm_gateway.commands.errors import CommandError
 from thinfilm_gateway.commands.expand import expand
 from thinfilm_gateway.commands.inspect import inspect
+from thinfilm_gateway.policy.choice import NO_GAIN
 from thinfilm_gateway.policy.lossy import LossyTreatment
 
 CEILING = 5.0
@@ -137,9 +152,9 @@ def modality_lut(entries: int) -> list[Dataset]:
     return [lut]
 
 
-def changed(folder: Path, **attributes: object) -> Compressed:
+def changed(folder: Path, size: int = 64, **attributes: object) -> Compressed:
     """Compress a CT image after a change."""
-    write_files(folder, ct_series(1, size=32))
+    write_files(folder, ct_series(1, size))
     dataset = pydicom.dcmread(folder / "0000.dcm")
     for keyword, value in attributes.items():
         setattr(dataset, keyword, value)
@@ -173,7 +188,18 @@ def changed(folder: Path, **attributes: object) -> Compressed:
         ({"Modality": "MR"}, "Its SOP class and modality are not known"),
         ({"Modality": "PT"}, "The values of PET are measurements"),
         ({"Modality": "RTIMAGE"}, "What belongs to radiotherapy is kept lossless."),
-        ({"BitsStored": 11}, "The bits above Bits Stored are in use."),
+        ({"BitsStored": 11, "HighBit": 10}, "The bits above Bits Stored are in use."),
+        ({"BitsStored": 0}, "Its Bits Stored is missing, or not between 1 and Bits Allocated."),
+        ({"BitsStored": None}, "Its Bits Stored is missing, or not between 1 and Bits Allocated."),
+        ({"BitsStored": 17}, "Its Bits Stored is missing, or not between 1 and Bits Allocated."),
+        ({"BitsStored": [12, 12]}, "Its Bits Stored is missing, or not between 1 and Bits Allocated."),
+        ({"HighBit": 15}, "Its High Bit is not Bits Stored less one."),
+        ({"HighBit": None}, "Its High Bit is not Bits Stored less one."),
+        ({"PixelRepresentation": None}, "Its Pixel Representation does not say whether its samples have a sign."),
+        ({"PixelRepresentation": 2}, "Its Pixel Representation does not say whether its samples have a sign."),
+        ({"PhotometricInterpretation": "RGB"}, "Its Photometric Interpretation has another number of samples"),
+        ({"Rows": 63}, "Its Pixel Data has another length than its rows and columns ask for."),
+        ({"Columns": 62}, "Its Pixel Data has another length than its rows and columns ask for."),
         ({"NumberOfFrames": 2}, "It has not the frames that it declares."),
     ],
 )
@@ -253,6 +279,66 @@ def test_what_was_derived_here_is_not_derived_again(
         derived.save_as(path)
     (row,) = compress(sources([back]), tmp_path / "again.tfa", ["jpegls"], lossy=NEAR).lossy
     assert (row.guard.verdict, row.guard.reason) == ("lossless", "It was compressed lossily before.")
+
+
+def ultrasound(samples: np.ndarray, syntax: str, vr: str, value: bytes) -> EncodedDataSet:
+    """Return an ultrasound image whose Pixel Data is of this VR."""
+    return finish({**instance(US_IMAGE, "US"), **image_attributes(samples), "PixelData": (vr, value)}, syntax)
+
+
+def lossy_errors(folder: Path, data_set: EncodedDataSet) -> tuple[str, int, int]:
+    """Compress an image; return the verdict, the error that is told, and that which pydicom sees."""
+    write_files(folder, [data_set])
+    asked = LossyTreatment("near_lossless", max_error=2)
+    (row,) = compress(sources([folder / "0000.dcm"]), folder / "x.tfa", ["jpegls"], lossy=asked).lossy
+    back = expanded(folder / "x.tfa", folder / "back") / "0000.dcm"
+    was, found = pydicom.dcmread(folder / "0000.dcm"), pydicom.dcmread(back)
+    seen = int(abs(was.pixel_array.astype(int) - found.pixel_array).max())
+    if row.guard.verdict == "lossless":
+        assert back.read_bytes() == (folder / "0000.dcm").read_bytes()
+    return row.guard.verdict, row.max_error, seen
+
+
+TISSUE = np.clip(phantom(64, 64, noise=20.0) / 8 + 128, 0, 255).astype(np.uint8)
+
+
+def test_pairs_of_8_bit_samples_that_big_endian_words_swap_stay_as_they_are(tmp_path: Path) -> None:
+    words = TISSUE.view("<u2").astype(">u2").tobytes()
+    assert lossy_errors(tmp_path, ultrasound(TISSUE, EXPLICIT_BIG, "OW", words)) == ("lossless", 0, 0)
+
+
+@pytest.mark.parametrize(("syntax", "vr"), [(EXPLICIT_BIG, "OB"), (EXPLICIT_LITTLE, "OB"), (EXPLICIT_LITTLE, "OW")])
+def test_8_bit_samples_in_their_own_order_may_be_lossy(tmp_path: Path, syntax: str, vr: str) -> None:
+    verdict, told, seen = lossy_errors(tmp_path, ultrasound(TISSUE, syntax, vr, TISSUE.tobytes()))
+    assert verdict == "lossy"
+    assert 0 < told == seen <= 2
+
+
+def test_words_of_16_bits_in_bytes_of_an_order_that_nobody_knows_stay_as_they_are(tmp_path: Path) -> None:
+    samples = TISSUE.astype(np.uint16)
+    data_set = ultrasound(samples, EXPLICIT_BIG, "OB", samples.astype(">u2").tobytes())
+    assert lossy_errors(tmp_path, data_set) == ("lossless", 0, 0)
+
+
+def test_lossless_jpeg_that_becomes_lossy_is_as_far_off_as_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "0000.dcm"
+    write_files(tmp_path, [ultrasound(TISSUE, EXPLICIT_LITTLE, "OB", TISSUE.tobytes())])
+    was = pydicom.dcmread(path)
+    was.PixelData = encapsulate([imagecodecs.ljpeg_encode(TISSUE)])
+    was["PixelData"].VR, was["PixelData"].is_undefined_length = "OB", True
+    was.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.70"
+    was.save_as(path)
+    (row,) = compress(sources([path]), tmp_path / "x.tfa", ["jpegls"], lossy=NEAR).lossy
+    assert row.guard.verdict == "lossy"
+    found = pydicom.dcmread(expanded(tmp_path / "x.tfa", tmp_path / "back") / "0000.dcm").pixel_array
+    assert row.max_error == int(abs(TISSUE.astype(int) - found).max()) > 0
+
+
+def test_an_image_that_becomes_no_smaller_stays_lossless(tmp_path: Path) -> None:
+    made = changed(tmp_path, size=8)
+    assert (made.lossy[0].guard.verdict, made.lossy[0].guard.reason) == ("lossless", NO_GAIN)
+    exact = compress(sources([tmp_path / "0000.dcm"]), tmp_path / "exact.tfa", ["jpegls"])
+    assert made.report.archive_bytes == exact.report.archive_bytes
 
 
 def test_an_image_whose_padding_would_change_stays_lossless(tmp_path: Path) -> None:

@@ -85,6 +85,32 @@ def test_samples_are_those_that_were_written(syntax_uid: str, dtype: str, shape:
     assert pixels.packing.planar == planar
 
 
+@pytest.mark.parametrize(
+    ("syntax_uid", "vr", "bits", "as_displayed"),
+    [
+        (EXPLICIT_BIG, "OW", 1, False),
+        (EXPLICIT_BIG, "OB", 1, True),
+        (EXPLICIT_BIG, "OW", 8, False),
+        (EXPLICIT_BIG, "OB", 8, True),
+        (EXPLICIT_BIG, "OW", 16, True),
+        (EXPLICIT_BIG, "OB", 16, False),
+        (EXPLICIT_BIG, "OW", 32, False),
+        *((EXPLICIT_LITTLE, vr, bits, True) for vr in ("OB", "OW") for bits in (1, 8, 16, 32)),
+    ],
+)
+def test_the_order_of_bytes_follows_vr_and_transfer_syntax(
+    syntax_uid: str, vr: str, bits: int, as_displayed: bool
+) -> None:
+    samples = np.arange(64, dtype=f"uint{max(bits, 8)}").reshape(8, 8)
+    module = {
+        **image_attributes(samples),
+        "BitsAllocated": bits,
+        "PixelData": (vr, bytes(range(64)) * (bits // 8 or 1)),
+    }
+    pixels = assert_exact(finish({**instance(CT_IMAGE, "CT"), **module}, syntax_uid))
+    assert pixels.as_displayed == as_displayed
+
+
 def test_bits_above_bits_stored_are_kept() -> None:
     samples = np.array([[0xF00F, 0x0FFF], [0x8000, 0]], np.uint16)
     pixels = assert_exact(finish(with_pixels(instance(CT_IMAGE, "CT"), samples, bits_stored=12)))

@@ -33,10 +33,11 @@ class FrameBytes:
 
 @dataclass(frozen=True, eq=False)
 class SourcePixels:
-    """All frames of a file, and where they lie, in order."""
+    """All frames of a file, and where they lie, in order. as_displayed: whether a viewer shows these samples."""
 
     block: PixelBlock
     parts: tuple[FrameBytes, ...]
+    as_displayed: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _pixels(found: DataSetOutline, dataset: memoryview, dataset_offset: int) -> 
     if native := native_pixels(found, dataset):
         span = native.span
         part = FrameBytes(dataset_offset + span.offset, span.length, native.block.layout.frames, native.packing)
-        return SourcePixels(native.block, (part,))
+        return SourcePixels(native.block, (part,), native.as_displayed)
     if scanned := scanned_pixels(found, dataset):
         parts = (FrameBytes(dataset_offset + span.offset, span.length, 1, coding) for span, coding in scanned.scans)
         return SourcePixels(scanned.block, tuple(parts))
