@@ -14,6 +14,8 @@ from rich.console import Console, RenderableType
 
 from thinfilm_gateway import config, data_folder, logs
 from thinfilm_gateway.background import keep_linear_algebra_on_one_thread
+from thinfilm_gateway.beginning import begin
+from thinfilm_gateway.privacy import keep_new_files_private, make_private
 
 app = typer.Typer(
     help="A storage-side compression gateway for DICOM.",
@@ -53,6 +55,7 @@ class Failed(Exception):
 
 def main() -> None:
     """Run the command line; the only place where errors become sentences."""
+    keep_new_files_private()
     try:
         _add_commands_of_other_packages()
         app()
@@ -97,11 +100,7 @@ def serve(
     """Run the gateway until it is told to stop by SIGTERM or Ctrl-C."""
     from thinfilm_gateway.serve import serve as run
 
-    settings = config.load(
-        config_file, data_dir=data_dir, dicom_port=dicom_port, http_port=http_port, ae_title=ae_title
-    )
-    logs.configure(settings.log_level)
-    run(settings)
+    run(begin(config_file, data_dir=data_dir, dicom_port=dicom_port, http_port=http_port, ae_title=ae_title))
 
 
 @app.command()
@@ -240,6 +239,7 @@ def db_upgrade(data_dir: DataDir = None, config_file: ConfigFile = None) -> None
 
     settings = config.load(config_file, data_dir=data_dir)
     data_folder.make(settings.data_dir)
+    make_private(settings)
     Database(settings.index_url).upgrade()
     _console().print("The index is up to date.")
 

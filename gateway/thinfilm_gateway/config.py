@@ -275,7 +275,7 @@ def load(file: Path | None = None, **overrides: Any) -> Settings:
     Without `file`, the one that THINFILM_CONFIG names is read. Raises ConfigError for an unreadable file, an unknown
     key or a value out of range.
     """
-    file = file or _file_of_environment()
+    file = file or file_of_environment()
     given = {key: value for key, value in overrides.items() if value is not None}
     from_file = _read(file) if file else {}
     from_environment = _environment()
@@ -340,7 +340,7 @@ def _to_text(key: str, value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _file_of_environment() -> Path | None:
+def file_of_environment() -> Path | None:
     """Return the settings file that the environment names. Raises ConfigError for one without a name."""
     name = os.environ.get(CONFIG_FILE_VARIABLE)
     if name == "":

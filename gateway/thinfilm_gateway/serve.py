@@ -23,6 +23,7 @@ from thinfilm_gateway.index import heartbeats
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.lasting_thread import LastingThread
 from thinfilm_gateway.policy import lossless
+from thinfilm_gateway.privacy import make_private
 from thinfilm_gateway.stop_signal import stop_signal
 from thinfilm_gateway.supervisor import Child, receive, stop_all, supervise, work
 from thinfilm_gateway.watch import HealthWatch
@@ -38,14 +39,15 @@ class CannotServe(Exception):
 def serve(settings: Settings) -> None:
     """Run the gateway until SIGTERM or SIGINT.
 
-    Raises CannotServe, NotReady, UnusableDataFolder, UnknownTreatment for a codec that there is not, UnusableTls, or
-    UnusableIndex; nothing is left running then.
+    Raises CannotServe, NotReady, UnusableDataFolder, NotPrivate, UnknownTreatment for a codec that there is not,
+    UnusableTls, or UnusableIndex; nothing is left running then.
     """
     with contextlib.ExitStack() as cleanup:
         stop = cleanup.enter_context(stop_signal())
         lossless.treatment(settings.lossless_codecs)
         tls.check(settings)
         data_folder.make(settings.data_dir)
+        make_private(settings)
         if not settings.database_url:
             cleanup.enter_context(data_folder.held(settings.data_dir))
         host, tls_port = settings.dicom_host, settings.dicom_tls_port

@@ -37,8 +37,12 @@ class Thinfilm:
     def __call__(self, *arguments: object) -> Ended:
         self._monkeypatch.setattr(sys, "argv", ["thinfilm", *map(str, arguments)])
         self._capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
+        umask = os.umask(0o022)
+        try:
+            with pytest.raises(SystemExit) as caught:
+                cli.main()
+        finally:
+            os.umask(umask)
         status = caught.value.code
         return Ended(0 if status is None else int(status), *self._capsys.readouterr())
 

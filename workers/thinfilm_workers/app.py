@@ -15,6 +15,7 @@ from celery.signals import beat_init, setup_logging, worker_init, worker_ready
 
 from thinfilm_gateway import config, logs
 from thinfilm_gateway.background import keep_linear_algebra_on_one_thread, step_back
+from thinfilm_gateway.privacy import keep_new_files_private
 from thinfilm_workers.celery_app import create_app
 
 log = structlog.get_logger()
@@ -48,6 +49,7 @@ def _tell_beat(**named: Any) -> None:
     log.info("celery_beat_ready")
 
 
+keep_new_files_private()
 keep_linear_algebra_on_one_thread()  # before the tasks are loaded
 try:
     settings = config.load()

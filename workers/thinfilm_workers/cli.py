@@ -14,9 +14,11 @@ import structlog
 import typer
 from rich.console import Console
 
-from thinfilm_gateway import config, data_folder, logs
+from thinfilm_gateway import config, data_folder
+from thinfilm_gateway.beginning import begin
 from thinfilm_gateway.index import commitments, holdings, jobs
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.privacy import make_private
 from thinfilm_gateway.progress import step
 from thinfilm_workers.context import Context
 
@@ -68,10 +70,11 @@ def celery_beat(context: typer.Context, data_dir: DataDir = None, config_file: C
 def _run_celery(arguments: Sequence[str], config_file: Path | None, data_dir: Path | None) -> None:
     """Run a program of Celery on our application, which takes file and folder from the environment.
 
-    Raises ConfigError, UnusableDataFolder.
+    Raises ConfigError, UnusableDataFolder, NotPrivate.
     """
-    settings = config.load(config_file, data_dir=data_dir)
+    settings = begin(config_file, data_dir=data_dir)
     data_folder.require(settings.data_dir)
+    make_private(settings)
     for name, path in ((config.CONFIG_FILE_VARIABLE, config_file), ("THINFILM_DATA_DIR", data_dir)):
         if path is not None:
             os.environ[name] = str(path.resolve())
@@ -164,11 +167,11 @@ def _context(
     """Open the rooms.
 
     alone: keep every gateway and receiver with an embedded index away. upgrade: bring the tables to this version.
-    Raises UnusableDataFolder, and UnusableIndex unless the index is at this version.
+    Raises UnusableDataFolder, NotPrivate, and UnusableIndex unless the index is at this version.
     """
-    settings = config.load(config_file, data_dir=data_dir)
-    logs.configure(settings.log_level)
+    settings = begin(config_file, data_dir=data_dir)
     data_folder.require(settings.data_dir)
+    make_private(settings)
     with contextlib.ExitStack() as cleanup:
         if alone and not settings.database_url:
             cleanup.enter_context(data_folder.alone(settings.data_dir))
