@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from thinfilm_codecs.blocks import SampleArray
+from thinfilm_gateway.dicom.dataset import UnreadableDataSet, outline
 from thinfilm_gateway.dicom.element_tree import Bytes, Element, Elements, encode
 from thinfilm_gateway.dicom.elements import EXPLICIT_LITTLE, MalformedElements
+from thinfilm_gateway.dicom.identity import why_another
 from thinfilm_gateway.dicom.pixels import Packing, pixel_bytes
 from thinfilm_gateway.dicom.tags import PIXEL_DATA
 from thinfilm_gateway.dicom.transcode import EXPLICIT_VR_LITTLE_ENDIAN, read_elements
@@ -131,7 +133,19 @@ def derive(dataset: Bytes, transfer_syntax_uid: str, samples: SampleArray, step:
     _describe_frames(elements, original, step)
     _describe_samples(elements, samples)
     elements.put(PIXEL_DATA, "OB" if samples.itemsize == 1 else "OW", pixels)
-    return DerivedObject(original.sop_class_uid, uid, b"".join(encode(elements, EXPLICIT_LITTLE)))
+    made = b"".join(encode(elements, EXPLICIT_LITTLE))
+    _check(dataset, transfer_syntax_uid, made)
+    return DerivedObject(original.sop_class_uid, uid, made)
+
+
+def _check(dataset: Bytes, transfer_syntax_uid: str, made: bytes) -> None:
+    """Read what was derived, as a viewer will; raise CannotDerive unless it is the same object by another UID."""
+    try:
+        original, derived = outline(dataset, transfer_syntax_uid), outline(made, TRANSFER_SYNTAX_UID)
+    except UnreadableDataSet as error:
+        raise CannotDerive(f"What was derived cannot be read: {error}") from error
+    if difference := why_another(original, derived, changed=("SOPInstanceUID",)):
+        raise CannotDerive(difference)
 
 
 @dataclass(frozen=True)

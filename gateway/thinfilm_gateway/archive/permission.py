@@ -7,10 +7,21 @@ from pydicom import Dataset
 from thinfilm_codecs.blocks import PixelBlock
 from thinfilm_gateway.archive.container.survey import Survey
 from thinfilm_gateway.archive.radiograph import names_another_body_part, shows_a_breast
+from thinfilm_gateway.dicom.ambiguity import why_ambiguous
 from thinfilm_gateway.dicom.element_tree import Elements
 from thinfilm_gateway.dicom.elements import MalformedElements
 from thinfilm_gateway.dicom.inflating import Scratch
-from thinfilm_gateway.dicom.tags import PIXEL_DATA
+from thinfilm_gateway.dicom.tags import (
+    CODE_VALUE,
+    DERIVATION_CODE_SEQUENCE,
+    DERIVATION_DESCRIPTION,
+    FILE_META_GROUP,
+    LOSSY_IMAGE_COMPRESSION,
+    LOSSY_IMAGE_COMPRESSION_METHOD,
+    LOSSY_IMAGE_COMPRESSION_RATIO,
+    MODALITY_LUT_SEQUENCE,
+    PIXEL_DATA,
+)
 from thinfilm_gateway.dicom.transcode import read_elements
 from thinfilm_gateway.dicom.values import integer, text
 from thinfilm_gateway.policy.ceilings import RADIOGRAPHY, lossless_only
@@ -38,13 +49,7 @@ _MODALITIES = {
 _LOSSY_TRANSFER_SYNTAXES = frozenset(  # also those that need not be lossy
     f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 93, *range(100, 109), 112, 203)
 )
-_CODE_VALUE = 0x00080100
-_DERIVATION_DESCRIPTION = 0x00082111
-_DERIVATION_CODE_SEQUENCE = 0x00089215
-_LOSSY_IMAGE_COMPRESSION = 0x00282110
-_LOSSY_IMAGE_COMPRESSION_RATIO = 0x00282112
-_LOSSY_IMAGE_COMPRESSION_METHOD = 0x00282114
-_MODALITY_LUT_SEQUENCE = 0x00283000
+_OF_LOSS = (LOSSY_IMAGE_COMPRESSION_RATIO, LOSSY_IMAGE_COMPRESSION_METHOD)
 _LOSSY_COMPRESSION = "113040"  # of DCM, in Derivation Code Sequence
 _LOSSY_WORDS = re.compile(r"lossy|irreversibl", re.IGNORECASE)
 _PHOTOMETRIC_INTERPRETATIONS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL")
@@ -60,6 +65,10 @@ def why_lossless(found: Survey, scratch: Scratch) -> str:
     elements = _elements(found, scratch)
     if elements is None:
         return "It is no DICOM object that can be read."
+    if reason := why_ambiguous(elements):
+        return f"It can be understood in two ways: {reason}"
+    if any(element.tag >> 16 == FILE_META_GROUP for element in elements.elements):
+        return "It has elements of a file header in its data set, which would no longer be true."
     if found.dicom.modality in RADIOGRAPHY:
         if shows_a_breast(elements):
             return lossless_only("MG", "")
@@ -67,7 +76,7 @@ def why_lossless(found: Survey, scratch: Scratch) -> str:
             return "It does not say in a term of DICOM of which body part it is, so it may be a mammogram."
     if found.dicom.transfer_syntax_uid in _LOSSY_TRANSFER_SYNTAXES or _tells_of_loss(elements):
         return "It was compressed lossily before."
-    if any(True for _ in elements.having(_MODALITY_LUT_SEQUENCE)):
+    if any(True for _ in elements.having(MODALITY_LUT_SEQUENCE)):
         return "A Modality LUT gives its samples their meaning, so no bound on their errors bounds anything."
     if found.dicom.modality not in _MODALITIES.get(found.dicom.sop_class_uid, ()):
         return "Its SOP class and modality are not known as those of images that may be lossy."
@@ -121,16 +130,15 @@ def _elements(found: Survey, scratch: Scratch) -> Elements | None:
 def _tells_of_loss(elements: Elements) -> bool:
     """Tell whether a data set says anywhere that its samples, or those of a frame, were compressed lossily."""
     return (
-        elements.text(_LOSSY_IMAGE_COMPRESSION) not in ("", "00")
-        or any(elements.text(tag) for tag in (_LOSSY_IMAGE_COMPRESSION_RATIO, _LOSSY_IMAGE_COMPRESSION_METHOD))
+        any(inner.text(LOSSY_IMAGE_COMPRESSION) not in ("", "00") for inner in elements.having(LOSSY_IMAGE_COMPRESSION))
+        or any(inner.text(tag) for tag in _OF_LOSS for inner in elements.having(tag))
         or any(
-            code.text(_CODE_VALUE) == _LOSSY_COMPRESSION
-            for inner in elements.having(_DERIVATION_CODE_SEQUENCE)
-            for code in inner.items(_DERIVATION_CODE_SEQUENCE)
+            code.text(CODE_VALUE) == _LOSSY_COMPRESSION
+            for inner in elements.having(DERIVATION_CODE_SEQUENCE)
+            for code in inner.items(DERIVATION_CODE_SEQUENCE)
         )
         or any(
-            _LOSSY_WORDS.search(inner.text(_DERIVATION_DESCRIPTION))
-            for inner in elements.having(_DERIVATION_DESCRIPTION)
+            _LOSSY_WORDS.search(inner.text(DERIVATION_DESCRIPTION)) for inner in elements.having(DERIVATION_DESCRIPTION)
         )
     )
 

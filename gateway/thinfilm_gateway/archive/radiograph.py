@@ -4,18 +4,19 @@ import re
 from collections.abc import Iterator
 
 from thinfilm_gateway.dicom.element_tree import Elements
-
-_BODY_PART_EXAMINED = 0x00180015
-_VIEW_POSITION = 0x00185101
-_ANATOMIC_REGION_SEQUENCE = 0x00082218
-_VIEW_CODE_SEQUENCE = 0x00540220
-_CODE_VALUE = 0x00080100
-_CODE_MEANING = 0x00080104
+from thinfilm_gateway.dicom.tags import (
+    ANATOMIC_REGION_SEQUENCE,
+    BODY_PART_EXAMINED,
+    CODE_MEANING,
+    CODE_VALUE,
+    VIEW_CODE_SEQUENCE,
+    VIEW_POSITION,
+)
 
 _TOLD = (
     0x00081030,  # Study Description
     0x0008103E,  # Series Description
-    _BODY_PART_EXAMINED,
+    BODY_PART_EXAMINED,
     0x00181030,  # Protocol Name
     0x00181400,  # Acquisition Device Processing Description
     0x00181508,  # Positioner Type, MAMMOGRAPHIC
@@ -27,10 +28,10 @@ _TOLD = (
 
 _CODED = (
     0x00081032,  # Procedure Code Sequence
-    _ANATOMIC_REGION_SEQUENCE,  # of the image, and in Frame Anatomy Sequences
+    ANATOMIC_REGION_SEQUENCE,  # of the image, and in Frame Anatomy Sequences
     0x00082228,  # Primary Anatomic Structure Sequence
     0x00321064,  # Requested Procedure Code Sequence
-    _VIEW_CODE_SEQUENCE,
+    VIEW_CODE_SEQUENCE,
     0x00540222,  # View Modifier Code Sequence, also in items of the View Code Sequence
 )
 """Sequences of codes of which the value or the meaning tells of a breast, if it is one."""
@@ -101,14 +102,14 @@ def shows_a_breast(elements: Elements) -> bool:
         return True
     if any(_BREAST.search(inner.text(tag)) for tag in _TOLD for inner in elements.having(tag)):
         return True
-    if any(_BREAST_VIEW.fullmatch(inner.text(_VIEW_POSITION)) for inner in elements.having(_VIEW_POSITION)):
+    if any(_BREAST_VIEW.fullmatch(inner.text(VIEW_POSITION)) for inner in elements.having(VIEW_POSITION)):
         return True
     return any(_is_of_breast(code) for code in _codes(elements))
 
 
 def names_another_body_part(elements: Elements) -> bool:
     """Tell whether Body Part Examined (0018,0015) is a term that is known, and of no breast."""
-    return elements.text(_BODY_PART_EXAMINED).upper() in _BODY_PARTS
+    return elements.text(BODY_PART_EXAMINED).upper() in _BODY_PARTS
 
 
 def _codes(elements: Elements) -> Iterator[Elements]:
@@ -118,9 +119,9 @@ def _codes(elements: Elements) -> Iterator[Elements]:
 
 
 def _is_of_breast(code: Elements) -> bool:
-    value = code.text(_CODE_VALUE).upper()
+    value = code.text(CODE_VALUE).upper()
     return (
         value in _BREAST_CODES
         or _BREAST_REGIONS.fullmatch(value) is not None
-        or _BREAST.search(code.text(_CODE_MEANING)) is not None
+        or _BREAST.search(code.text(CODE_MEANING)) is not None
     )

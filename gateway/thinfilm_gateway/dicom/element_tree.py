@@ -127,6 +127,10 @@ class Elements:
         """Remove the element if it is there."""
         self.elements = [element for element in self.elements if element.tag != tag]
 
+    def drop_group(self, group: int) -> None:
+        """Remove the elements of a group."""
+        self.elements = [element for element in self.elements if element.tag >> 16 != group]
+
 
 def inflate(deflated: Bytes, limit: int) -> bytes:
     """Return the data set inside a deflated one (PS3.5 A.5). Raises MalformedElements, also above `limit` bytes."""

@@ -1,5 +1,8 @@
 """The tags that the gateway itself reads or writes, each once (PS3.6)."""
 
+FILE_META_GROUP = 0x0002
+"""Of a file header (PS3.10 7.1); in a data set by mistake."""
+
 ITEM = 0xFFFEE000
 ITEM_DELIMITATION = 0xFFFEE00D
 SEQUENCE_DELIMITATION = 0xFFFEE0DD

@@ -7,6 +7,7 @@ from typing import IO
 
 import numpy as np
 
+from thinfilm_gateway.dicom.dataset import UnreadableDataSet, outline
 from thinfilm_gateway.dicom.decoders import (
     Decoder,
     PixelDescription,
@@ -30,10 +31,12 @@ from thinfilm_gateway.dicom.elements import (
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
     MalformedElements,
+    Octets,
     declared_encoding,
 )
+from thinfilm_gateway.dicom.identity import why_another
 from thinfilm_gateway.dicom.inflating import DEFLATED, SYSTEM_SCRATCH, DamagedDeflation, Scratch, inflated
-from thinfilm_gateway.dicom.tags import PIXEL_DATA
+from thinfilm_gateway.dicom.tags import FILE_META_GROUP, PIXEL_DATA
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -66,19 +69,21 @@ def to_native(dataset: Bytes, transfer_syntax_uid: str, target_uid: str) -> byte
     """Return the data set in Explicit or Implicit VR Little Endian, its pixels decoded.
 
     dataset: the encoded data set, without preamble and group 0002. UIDs and all attributes stay, except those that
-    describe the encoding: group lengths and offset tables go, Photometric Interpretation, Planar Configuration and
-    Number of Frames become those of the decoded pixels. Lossy JPEG colour becomes RGB. An icon that cannot be decoded
-    is left out. Raises CannotTranscode, CannotInflate.
+    describe the encoding: group lengths, elements of a file header and offset tables go, Photometric Interpretation,
+    Planar Configuration and Number of Frames become those of the decoded pixels. Lossy JPEG colour becomes RGB. An icon
+    that cannot be decoded is left out. Raises CannotTranscode, CannotInflate.
     """
     target = io.BytesIO()
     write_native(dataset, transfer_syntax_uid, target_uid, target)
+    with target.getbuffer() as native:
+        check_native(dataset, transfer_syntax_uid, native, target_uid)
     return target.getvalue()
 
 
 def write_native(
     dataset: Bytes, transfer_syntax_uid: str, target_uid: str, target: IO[bytes], scratch: Scratch = SYSTEM_SCRATCH
 ) -> None:
-    """Do what to_native does into a file: no more than one decoded frame is in memory.
+    """Do what to_native does into a file, without its check: no more than one decoded frame is in memory.
 
     scratch: where a deflated data set is inflated. Raises CannotTranscode, CannotInflate, OSError of the file.
     """
@@ -92,6 +97,21 @@ def write_native(
             target.write(part)
     except (MalformedElements, UndecodableFrame) as error:
         raise CannotTranscode(str(error)) from error
+
+
+def check_native(
+    dataset: Bytes, transfer_syntax_uid: str, native: Octets, target_uid: str, scratch: Scratch = SYSTEM_SCRATCH
+) -> None:
+    """Read what write_native has made of a data set, as a receiver will, and see that it is the same object.
+
+    Raises CannotTranscode if it is not, CannotInflate.
+    """
+    try:
+        difference = why_another(outline(dataset, transfer_syntax_uid, scratch), outline(native, target_uid))
+    except UnreadableDataSet as error:
+        raise CannotTranscode(f"What was made of the object cannot be read: {error}") from error
+    if difference:
+        raise CannotTranscode(difference)
 
 
 def read_elements(dataset: Bytes, transfer_syntax_uid: str, scratch: Scratch = SYSTEM_SCRATCH) -> Elements:
@@ -113,6 +133,7 @@ def _read(dataset: Bytes, transfer_syntax_uid: str, scratch: Scratch) -> Element
     if transfer_syntax_uid not in _NATIVE and decoder is None:
         raise CannotTranscode(f"There is no decoder for transfer syntax {transfer_syntax_uid}.")
     elements = read_elements(dataset, transfer_syntax_uid, scratch)
+    elements.drop_group(FILE_META_GROUP)
     if decoder is not None:
         _decode_icons(elements, decoder)
         _decode_pixels(elements, decoder)

@@ -16,7 +16,7 @@ from thinfilm_gateway.archive.container.decoding import ahead_bytes
 from thinfilm_gateway.archive.objects import Fetched, IntegrityError, ObjectReader, map_file
 from thinfilm_gateway.archive.store import StorageAway
 from thinfilm_gateway.dicom.inflating import Scratch
-from thinfilm_gateway.dicom.transcode import CannotTranscode, write_native
+from thinfilm_gateway.dicom.transcode import CannotTranscode, check_native, write_native
 from thinfilm_gateway.dimse.suboperations import NoContext, StoreContext, choose_context
 from thinfilm_gateway.index import archiving, audit
 from thinfilm_gateway.index.database import Database
@@ -127,9 +127,12 @@ class Preparer:
             write_native(dataset, transfer_syntax_uid, target_uid, file, self._scratch)
             if file.tell() > _TRANSCODED_BYTES:
                 file.flush()
-                return map_file(file.fileno())
-            file.seek(0)
-            return memoryview(file.read())
+                native = map_file(file.fileno())
+            else:
+                file.seek(0)
+                native = memoryview(file.read())
+        check_native(dataset, transfer_syntax_uid, native, target_uid, self._scratch)
+        return native
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from thinfilm_gateway.dicom import part10
 from thinfilm_gateway.dicom.element_tree import Elements, parse
 from thinfilm_gateway.dicom.elements import EXPLICIT_LITTLE as EXPLICIT
 from thinfilm_gateway.dicom.elements import IMPLICIT_LITTLE as IMPLICIT
-from thinfilm_gateway.dicom.transcode import CannotTranscode, to_native, write_native
+from thinfilm_gateway.dicom.transcode import CannotTranscode, check_native, to_native, write_native
 
 TARGETS = [EXPLICIT_LITTLE, IMPLICIT_LITTLE]
 JPEG_BASELINE, JPEG_EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
@@ -325,6 +325,23 @@ def test_a_data_set_of_each_kind_reads_the_same_by_pydicom(name: str, target: st
     for element in original:
         if element.tag.element and not element.tag.is_private and not (big and element.keyword == "PixelData"):
             assert transcoded[element.tag].value == element.value
+
+
+def test_what_is_no_longer_the_same_object_is_not_given_out():
+    first, second = ct_series(2, 16)
+    native = to_native(first.dataset, EXPLICIT_LITTLE, IMPLICIT_LITTLE)
+    check_native(first.dataset, EXPLICIT_LITTLE, native, IMPLICIT_LITTLE)
+    pixels = native.index(struct.pack("<HH", 0x7FE0, 0x0010))
+    rows = native.index(struct.pack("<HHL", 0x0028, 0x0010, 2)) + 8
+    for wrong in (
+        to_native(second.dataset, EXPLICIT_LITTLE, IMPLICIT_LITTLE),
+        native[:pixels],
+        native[:rows] + b"\xff" + native[rows + 1 :],
+        native[: len(native) // 2],
+        b"",
+    ):
+        with pytest.raises(CannotTranscode, match="What was made of the object"):
+            check_native(first.dataset, EXPLICIT_LITTLE, wrong, IMPLICIT_LITTLE)
 
 
 @pytest.mark.parametrize("transfer_syntax_uid", [MPEG_2, "1.2.840.10008.1.2.4.94", "1.3.6.1.4.1.9590.100.1.99"])

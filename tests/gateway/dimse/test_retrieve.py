@@ -20,9 +20,13 @@ from support.datasets import (
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
     MR_IMAGE,
+    UNDEFINED,
     EncodedDataSet,
+    Syntax,
     ct_series,
+    element,
     encapsulated,
+    encode,
     finish,
     instance,
     mr_series,
@@ -148,6 +152,71 @@ def test_the_peers_order_of_preference_does_not_stand_before_the_received_syntax
         moved = move(running.port, STUDY, "DESTINATION")
     assert moved.status == status.SUCCESS
     assert came(arrived) == datasets(objects)
+
+
+def odd_structures() -> dict[str, EncodedDataSet]:
+    """CT slices of one series whose data sets are well-formed to most, each in its own odd way."""
+    explicit, big = ct_series(9, 32), ct_series(9, 32, EXPLICIT_BIG)
+
+    def insert(encoded: EncodedDataSet, odd: bytes, syntax: Syntax, tag: int = 0x00280002) -> EncodedDataSet:
+        at = encoded.dataset.index(element(tag, "US", b"", syntax, 2))
+        return encoded._replace(dataset=encoded.dataset[:at] + odd + encoded.dataset[at:])
+
+    little, item_end = Syntax(), element(0xFFFEE00D, "", b"", Syntax())
+    referenced = encode({"ReferencedSOPInstanceUID": "1.2.3.4 "}, little)
+    opened = element(0xFFFEE000, "", referenced + item_end, little, UNDEFINED)
+    closed = element(0xFFFEE0DD, "", b"", little)
+    implicit = element(0x00081155, "", b"1.2.3.4\0", Syntax(implicit=True))
+    unknown = element(0xFFFEE000, "", implicit + item_end, little, UNDEFINED) + closed
+    return {
+        "surplus delimiters": insert(
+            explicit[0], element(0x00081140, "SQ", opened + closed + item_end + closed, little, UNDEFINED), little
+        ),
+        "a VR that is none": insert(explicit[1], b"\x21\0\1\x10??\4\0abcd", little),
+        "a VR of NULs": insert(explicit[2], b"\x21\0\1\x10\0\0\4\0abcd", little),
+        "a VR of blanks": insert(explicit[3], b"\x21\0\1\x10  \4\0abcd", little),
+        "an implicit element": insert(explicit[4], element(0x00211001, "", b"abcd", Syntax(implicit=True)), little),
+        "UN of undefined length": insert(explicit[5], element(0x00211001, "UN", unknown, little, UNDEFINED), little),
+        "UN with explicit elements": insert(
+            explicit[6], element(0x00211001, "UN", opened + closed, little, UNDEFINED), little
+        ),
+        "file meta elements": explicit[7]._replace(
+            dataset=encode({0x00020000: ("UL", 28), 0x00020010: ("UI", "1.2.840.10008.1.2.1\0")}, little)
+            + explicit[7].dataset
+        ),
+        "UN in big endian": insert(
+            big[8], element(0x00211001, "UN", unknown, Syntax(big=True), UNDEFINED), Syntax(big=True)
+        ),
+    }
+
+
+@pytest.mark.parametrize("target", NATIVE)
+def test_odd_structures_are_archived_and_delivered_with_every_element(tmp_path: Path, target: str):
+    objects = odd_structures()
+    with gateway(tmp_path, list(objects.values())) as running:
+        archive(running, drop_spool=True)
+        assert {instance.state.value for instance in running.instances()} == {"archived"}
+        as_received = get(running.port, STUDY, [(CT_IMAGE, [EXPLICIT_LITTLE]), (CT_IMAGE, [EXPLICIT_BIG])])
+        native = get(running.port, STUDY, [(CT_IMAGE, [target])])
+    assert came(as_received) == datasets(list(objects.values()))
+    assert native.counts == (None, len(objects), 0, 0)
+    delivered = {one.sop_instance_uid: one for one in native.received}
+    plain = {one.sop_instance_uid: one for one in ct_series(9, 32)}
+    for name, encoded in objects.items():
+        one = delivered[encoded.sop_instance_uid]
+        if encoded.transfer_syntax_uid == target:
+            assert one.dataset == encoded.dataset
+            continue
+        found = read(EncodedDataSet(one.dataset, one.transfer_syntax_uid, CT_IMAGE, one.sop_instance_uid))
+        expected = read(plain[encoded.sop_instance_uid])
+        assert {tag for tag in expected.keys() if tag.element} <= found.keys(), name  # noqa: SIM118
+        assert (found.Rows, found.PatientName, found.PixelData) == (32, expected.PatientName, expected.PixelData), name
+        if name == "surplus delimiters":
+            assert found[0x00081140].value[0].ReferencedSOPInstanceUID == "1.2.3.4"
+        elif name.startswith("UN") and target == EXPLICIT_LITTLE:
+            assert found[0x00211001].value[0].ReferencedSOPInstanceUID == "1.2.3.4"
+        elif name != "file meta elements":
+            assert b"1.2.3.4" in one.dataset or b"abcd" in one.dataset
 
 
 @pytest.mark.parametrize("target", NATIVE)
