@@ -59,6 +59,6 @@ class Codec(ABC):
     def decode(self, stream: bytes, layout: BlockLayout, parameters: bytes) -> SampleArray:
         """Return the samples of a group: an array of layout.shape and layout.dtype.
 
-        Raises CorruptStream for any bytes that are not a stream of this layout; allocates no more than a small
-        multiple of layout.nbytes.
+        Raises CorruptStream for any bytes that are not a stream of this layout, MissingModel where the parameters name
+        a model that is not installed; allocates no more than a small multiple of layout.nbytes.
         """

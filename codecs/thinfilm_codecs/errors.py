@@ -13,5 +13,9 @@ class CorruptStream(CodecError):
     """The bytes are not a stream that this codec wrote."""
 
 
+class MissingModel(CodecError):
+    """The stream may be good, but the model that it names is not installed, or its file is damaged."""
+
+
 class MissingDevice(CodecError):
     """The machine lacks the device, or the library for it, that a codec was to compute on."""

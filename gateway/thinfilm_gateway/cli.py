@@ -184,6 +184,9 @@ def expand(
         print(f"thinfilm: {damage}", file=sys.stderr)  # noqa: T201
     if result.damages:
         raise Failed(f"{len(result.damages)} of {result.instances} files of {archive} are damaged.")
+    if result.missing:
+        left = result.instances - result.verified
+        raise Failed(f"{left} of {result.instances} files of {archive} were left out. {' '.join(result.missing)}")
 
 
 @app.command()

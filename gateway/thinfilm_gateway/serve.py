@@ -93,7 +93,8 @@ def serve(settings: Settings) -> None:
         page.start()
         cleanup.callback(watch.stop)
         watch.start()
-        heart = Heart(database, heartbeats.GATEWAY, (), lambda: _examine(settings, children), threads)
+        lacks = installation.examination(settings, database)
+        heart = Heart(database, heartbeats.GATEWAY, (), lambda: [*_dead(children), *lacks()], threads)
         cleanup.callback(heart.stop)
         heart.start()
         log.info(
@@ -110,11 +111,10 @@ def serve(settings: Settings) -> None:
     log.info("stopped")
 
 
-def _examine(settings: Settings, children: Sequence[Child]) -> list[HealthWarning]:
-    """Say what is wrong with this process and its children."""
+def _dead(children: Sequence[Child]) -> list[HealthWarning]:
+    """Say what is wrong with the children."""
     troubles = {child.name: child.trouble for child in children}
-    dead = [HealthWarning(f"process_died {name}", trouble) for name, trouble in troubles.items() if trouble]
-    return dead + installation.warnings(settings)
+    return [HealthWarning(f"process_died {name}", trouble) for name, trouble in troubles.items() if trouble]
 
 
 def _count(receivers: Sequence[Child], workers: Sequence[Child]) -> Processes:

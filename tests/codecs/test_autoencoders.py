@@ -20,7 +20,7 @@ from support import codec_goldens
 from support.mutations import single_mutations
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock
-from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
+from thinfilm_codecs.errors import CorruptStream, MissingModel, UnsupportedPixels
 from thinfilm_codecs.lossless.sealed import seal, unseal
 from thinfilm_codecs.lossy.autoencoders.codec import AutoencoderCodec, Range
 from thinfilm_codecs.lossy.autoencoders.layers import HALO, ONE_BITS, TILE, Shape, layers_of, synthesised_in_tiles
@@ -198,7 +198,7 @@ def test_parameters_name_the_model_and_another_is_refused(kind: type[Autoencoder
     parameters = kind().prepare(block)
     assert kind().model_hashes(parameters) == (kind.current,)
     stream = kind().encode(block, parameters)
-    with pytest.raises(CorruptStream, match="not at hand"):
+    with pytest.raises(MissingModel, match=r"needs its model 0{32}, which is not installed; install"):
         kind().decode(stream, block.layout, parameters[:1] + bytes(16) + parameters[17:])
 
 

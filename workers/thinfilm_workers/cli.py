@@ -92,7 +92,7 @@ def _run_celery(arguments: Sequence[str], config_file: Path | None, data_dir: Pa
 def scrub(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: Json = False) -> None:
     """Read back everything that is kept, heal what has another copy, quarantine the rest.
 
-    Exit status 0 only if nothing is damaged.
+    Exit status 0 only if nothing is damaged, and nothing needs a codec or a model that is not installed.
     """
     from thinfilm_workers.jobs.scrub import scrub as run
 
@@ -107,7 +107,7 @@ def scrub(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: Jso
             f"{report.released} released from quarantine, {report.quarantined} quarantined",
             soft_wrap=True,
         )
-    _tell_damages(report.damages)
+    _tell((*report.damages, *report.missing))
 
 
 def retry(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
@@ -157,7 +157,7 @@ def reindex(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: J
             f"{report.instances} instances entered: {report.containers} containers, {report.spool_copies} spool copies",
             soft_wrap=True,
         )
-    _tell_damages(report.damages)
+    _tell((*report.damages, *report.missing))
 
 
 @contextlib.contextmanager
@@ -191,8 +191,8 @@ def _progress_console(as_json: bool) -> Console:
     return Console(stderr=as_json)
 
 
-def _tell_damages(damages: Sequence[str]) -> None:
-    for damage in damages:
-        print(f"thinfilm: {damage}", file=sys.stderr)  # noqa: T201
-    if damages:
+def _tell(faults: Sequence[str]) -> None:
+    for fault in faults:
+        print(f"thinfilm: {fault}", file=sys.stderr)  # noqa: T201
+    if faults:
         raise typer.Exit(1)

@@ -138,7 +138,8 @@ def work(settings: Settings, life_line: Connection) -> None:
     step_back()
     logs.configure(settings.log_level)
     context = Context.open(settings)
-    heart = Heart(context.database, heartbeats.LOCAL_WORKER, QUEUES, partial(installation.warnings, settings))
+    lacks = installation.examination(settings, context.database)
+    heart = Heart(context.database, heartbeats.LOCAL_WORKER, QUEUES, lacks)
     heart.start()
     owner = process_name()
     while not life_line.poll(0):

@@ -28,8 +28,8 @@ def _context(on_gpu: bool = False) -> Context:
 def _heart() -> Heart:
     """Return the beat of this process of the pool: of those that do the jobs, not of the one that hands them out."""
     queues = sorted(app.amqp.queues.consume_from)
-    examine = functools.partial(installation.warnings, settings)
-    return Heart(Database(settings.index_url), heartbeats.CELERY_WORKER, queues, examine)
+    database = Database(settings.index_url)
+    return Heart(database, heartbeats.CELERY_WORKER, queues, installation.examination(settings, database))
 
 
 @worker_process_init.connect

@@ -16,7 +16,7 @@ _KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{32}\.tfa")
 
 
 class StorageAway(Exception):
-    """A whole store is away: nothing may be written there, and nothing that is missing there may be called lost."""
+    """What is stored cannot be judged now: a store is away, or what decodes it; nothing there may be called lost."""
 
 
 def check_mounted(names: Iterator[str], place: str) -> None:

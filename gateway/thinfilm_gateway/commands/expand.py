@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thinfilm_gateway.archive.container.format import DamagedContainer
+from thinfilm_gateway.archive.container.format import DamagedContainer, MissingDecoder
 from thinfilm_gateway.archive.container.reader import Container, open_container
 from thinfilm_gateway.archive.store import FileReader
 from thinfilm_gateway.commands.errors import CommandError, plainly
@@ -20,7 +20,7 @@ class Expanded:
 
     instances: files in the container. verified: those written, with their SHA-256. pixels: samples among these.
     damages: a sentence for each file that is lost, and for damage to the container that loses none; if there is any,
-    the command has failed.
+    the command has failed. missing: one for each codec or model that files need and that is not installed.
     """
 
     instances: int
@@ -28,6 +28,7 @@ class Expanded:
     pixels: int
     decode_seconds: float
     damages: tuple[str, ...]
+    missing: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of the JSON contract."""
@@ -56,16 +57,19 @@ def expand(archive: Path, directory: Path, progress: Callable[[int], None] | Non
         targets = [_target(directory, entry.name) for entry in container.entries]
         directory.mkdir(parents=True, exist_ok=True)
         damages = [f"{archive}: {damage}" for damage in container.structural_damages()]
+        missing: dict[str, None] = {}  # an ordered set
         verified = pixels = 0
         for number in container.each(container.reading_order()):
             try:
                 _write(container, number, targets[number], progress or (lambda count: None))
             except DamagedContainer as error:
                 damages.append(f"{archive}: {error}")
+            except MissingDecoder as error:
+                missing[str(error)] = None
             else:
                 verified += 1
                 pixels += container.samples(number)
-    return Expanded(len(targets), verified, pixels, time.perf_counter() - begin, tuple(damages))
+    return Expanded(len(targets), verified, pixels, time.perf_counter() - begin, tuple(damages), tuple(missing))
 
 
 def _target(directory: Path, name: str) -> Path:

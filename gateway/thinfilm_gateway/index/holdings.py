@@ -83,6 +83,12 @@ def known_container_keys(session: Session, keys: Collection[str]) -> set[str]:
     return set(session.scalars(select(Container.key).where(Container.key.in_(keys))))
 
 
+def codecs(session: Session) -> set[str]:
+    """Return the ids of all codecs that containers need. Reads every row."""
+    joined = session.scalars(select(Container.codecs).distinct())
+    return {codec_id for ids in joined for codec_id in ids.split(",")}
+
+
 def containers(database: Database) -> Iterator[HeldContainer]:
     """Give all containers, oldest first, page by page, so that no transaction stays open."""
     last = 0

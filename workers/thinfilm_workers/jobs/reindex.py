@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy.orm import Session
 
-from thinfilm_gateway.archive.container.format import DamagedContainer, DerivationNote
+from thinfilm_gateway.archive.container.format import DamagedContainer, DerivationNote, MissingDecoder
 from thinfilm_gateway.archive.container.reader import Container, open_container
 from thinfilm_gateway.archive.container.report import frame_codecs, stored_shares
 from thinfilm_gateway.config import Duplicates
@@ -37,12 +37,17 @@ class IndexNotEmpty(Exception):
 
 @dataclass(frozen=True)
 class ReindexReport:
-    """What was found and entered. damages: a sentence for each file that could not be, or only in part."""
+    """What was found and entered.
+
+    damages: a sentence for each file that could not be, or only in part. missing: one for each container that was left
+    out, since what decodes it is not installed; the sweep attaches it once it is.
+    """
 
     containers: int
     instances: int
     spool_copies: int
     damages: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ class _Survey:
     def __init__(self, context: Context, folder: Path, progress: Callable[[], None]) -> None:
         self.facts: dict[str, _ContainerFacts] = {}
         self.damages: list[str] = []
+        self.missing: list[str] = []
         self._context = context
         self._file = folder / "entry.dcm"
         self._progress = progress
@@ -132,13 +138,18 @@ class _Survey:
                 with store.open(key) as reader:
                     container = open_container(reader, key)
                     created_at = store.stored_at(key)
-                    self.facts[key] = _facts(container, created_at)
+                    found: list[_Copy] = []
                     shares = stored_shares(container.manifest, container.size)
                     for entry in container.reading_order():
                         if received := self._read_entry(container, key, entry, created_at):
                             derived = container.manifest.entries[entry].derived
-                            notes.add(_Copy(without_private(received), False, key, entry, shares[entry], derived))
+                            found.append(_Copy(without_private(received), False, key, entry, shares[entry], derived))
                         self._progress()
+                    self.facts[key] = _facts(container, created_at)
+                    for copy in found:
+                        notes.add(copy)
+            except MissingDecoder as error:
+                self.missing.append(f"Container {key}: {error}")
             except DamagedContainer as error:
                 self.damages.append(f"Container {key}: {error}")
 
@@ -228,4 +239,4 @@ def _enter(session: Session, context: Context, notes: Iterable[_Copy], survey: _
     holdings.drop_needless_jobs(session)
     commitments.presume_all(session)
     instances, spool_copies = holdings.count_instances(session)
-    return ReindexReport(len(homes), instances, spool_copies, tuple(survey.damages))
+    return ReindexReport(len(homes), instances, spool_copies, tuple(survey.damages), tuple(survey.missing))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy.orm import Session
 
-from thinfilm_gateway.archive.container.format import DamagedContainer
+from thinfilm_gateway.archive.container.format import DamagedContainer, MissingDecoder
 from thinfilm_gateway.archive.container.reader import Container, open_container
 from thinfilm_gateway.index import archiving, cache, holdings
 from thinfilm_gateway.index.holdings import HeldContainer, HeldInstance
@@ -34,12 +34,14 @@ class Finding(enum.Enum):
 class ScrubReport:
     """What was read and what was wrong with it.
 
-    damages: a sentence for each. recompressed, dropped, released, quarantined: instances, by what was done about them.
+    damages: a sentence for each. missing: one for each container of which what decodes it is not installed; nothing is
+    said of what lies in it. recompressed, dropped, released, quarantined: instances, by what was done about them.
     """
 
     containers: int
     instances: int
     damages: tuple[str, ...]
+    missing: tuple[str, ...]
     recompressed: int
     dropped: int
     released: int
@@ -80,6 +82,7 @@ class _Scrub:
         self._containers = 0
         self._instances = 0
         self._damages: list[str] = []
+        self._missing: list[str] = []
         self._done: Counter[Finding] = Counter()
 
     def report(self) -> ScrubReport:
@@ -87,6 +90,7 @@ class _Scrub:
             containers=self._containers,
             instances=self._instances,
             damages=tuple(self._damages),
+            missing=tuple(self._missing),
             recompressed=self._done[Finding.RECOMPRESS],
             dropped=self._done[Finding.DROP_SPOOL_COPY],
             released=self._done[Finding.RELEASE],
@@ -98,7 +102,12 @@ class _Scrub:
         self._containers += 1
         with self._context.database.reading() as session:
             instances = holdings.in_container(session, container.container_pk)
-        damages, lost = self._examine(container, instances)
+        try:
+            damages, lost = self._examine(container, instances)
+        except MissingDecoder as error:
+            self._missing.append(f"Container {container.key}: {error}")
+            log.error("decoder_missing", container=container.key, reason=str(error))
+            return
         self._damages += [f"Container {container.key}: {damage}" for damage in damages]
         if not damages:
             with self._context.database.session() as session:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 import structlog
 from sqlalchemy.orm import Session
 
-from thinfilm_gateway.archive.container.format import DamagedContainer
+from thinfilm_gateway.archive.container.format import DamagedContainer, MissingDecoder
 from thinfilm_gateway.archive.presence import Presence
 from thinfilm_gateway.dispatch import Broker, send_due
 from thinfilm_gateway.index import archiving, clock, commitments, holdings, jobs
@@ -156,7 +156,7 @@ def _is_finished(context: Context, key: str, limit: float) -> bool:
 def _is_settled(context: Context, key: str, since: dt.datetime | None, *, derived_too: bool) -> bool:
     try:
         return settle(context, key, since, derived_too=derived_too)
-    except DamagedContainer as error:
+    except (DamagedContainer, MissingDecoder) as error:
         log.warning("container_unknown", key=key, reason=str(error))
     except FileNotFoundError:
         context.store.check_mounted()

@@ -51,11 +51,7 @@ class _Parameters:
         return _Parameters(identity, minimum, maximum)
 
     def model(self) -> Model:
-        try:
-            return named(self.identity)
-        except KeyError as error:
-            name = self.identity.hex()
-            raise CorruptStream(f"The nagoor parameters name the model {name}, which is not at hand.") from error
+        return named(self.identity)
 
 
 class Nagoor(Codec):

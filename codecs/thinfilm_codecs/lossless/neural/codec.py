@@ -13,7 +13,7 @@ from thinfilm_codecs.codec import Codec
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
 from thinfilm_codecs.lossless.neural import compiled
 from thinfilm_codecs.lossless.neural.backends import back_end
-from thinfilm_codecs.lossless.neural.parameters import Parameters, pack, unpack
+from thinfilm_codecs.lossless.neural.parameters import Parameters, model_identity, pack, unpack
 from thinfilm_codecs.lossless.neural.planes import Geometry, unpadded
 from thinfilm_codecs.lossless.neural.preparation import as_frames, prepared
 from thinfilm_codecs.lossless.neural.presets import Preset
@@ -89,7 +89,7 @@ class Neural(Codec):
 
     def model_hashes(self, parameters: bytes) -> tuple[str, ...]:
         """Return the identity of the model that the parameters name, in hexadecimal digits."""
-        return (_unpacked(bytes(parameters)).model.identity.hex(),)
+        return (model_identity(bytes(parameters)).hex(),)
 
 
 @lru_cache(maxsize=16)

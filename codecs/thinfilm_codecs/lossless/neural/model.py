@@ -114,7 +114,7 @@ def from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> Model:
 
 @lru_cache(maxsize=4)
 def named(identity: bytes) -> Model:
-    """Return the shipped model of this identity. Raises KeyError for none, ValueError for a damaged file."""
+    """Return the shipped model of this identity. Raises MissingModel."""
     assert __package__ is not None
     return from_arrays(model_files.read(__package__, identity))
 

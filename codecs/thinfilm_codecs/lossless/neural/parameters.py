@@ -92,17 +92,26 @@ def pack(parameters: Parameters) -> bytes:
     return header + plain + tables + (encoder.stream() if lists else b"")
 
 
-def unpack(data: bytes) -> Parameters:
-    """Return the parameters of these bytes. Raises CorruptStream if they are none."""
+def model_identity(data: bytes) -> bytes:
+    """Return the identity of the model that parameters name, be it installed or not. Raises CorruptStream."""
+    identity: bytes = _header(data)[3]
+    return identity
+
+
+def _header(data: bytes) -> tuple[Any, ...]:
     if len(data) < _HEADER.size:
         raise CorruptStream("The neural parameters end within their header.")
-    version, flags, step, identity, minimum, maximum, lag_a, lag_b = _HEADER.unpack_from(data)
+    header = _HEADER.unpack_from(data)
+    version, flags, step, *_ = header
     if version != VERSION or flags & ~(_LEVELS | _LINEAR | _NETWORK) or step not in COEFFICIENT_STEPS:
         raise CorruptStream(f"The neural parameters are of version {version}, flags {flags}, step {step}: unknown.")
-    try:
-        model = named(identity)
-    except KeyError as error:
-        raise CorruptStream(f"The neural parameters name the model {identity.hex()}, which is not at hand.") from error
+    return header
+
+
+def unpack(data: bytes) -> Parameters:
+    """Return the parameters of these bytes. Raises CorruptStream if they are none, MissingModel."""
+    _, flags, step, identity, minimum, maximum, lag_a, lag_b = _header(data)
+    model = named(identity)
     at, linear, network = _HEADER.size, model.linear, model.network
     levels: npt.NDArray[np.uint16] | None = None
     thresholds = np.frombuffer(data[at : at + _THRESHOLDS], np.uint8) if flags & _LINEAR else None

@@ -135,7 +135,7 @@ class AutoencoderCodec(LossyCodec):
             raise UnsupportedPixels(f"{self.codec_id} cannot code blocks of {layout.shape} {layout.dtype}.")
         if group.samples.min() < given.minimum or group.samples.max() > given.minimum + given.maximum:
             raise UnsupportedPixels("The group has samples outside the range that the stack was prepared for.")
-        network = self._named(given)
+        network = self._network(given.identity)
         each = group.samples.reshape(layout.frames, layout.rows, layout.columns, layout.components)
         planes = np.moveaxis(each, 3, 1).reshape(-1, layout.rows, layout.columns)
         codes = []
@@ -154,7 +154,7 @@ class AutoencoderCodec(LossyCodec):
         payload = unseal(stream)
         if len(payload) < 2 or payload[0] != VERSION or payload[1] not in self.ladder:
             raise CorruptStream(f"The {self.codec_id} stream is not of version {VERSION}, or keeps no such code.")
-        network = self._named(given)
+        network = self._network(given.identity)
         rows, columns = _padded_size(layout)
         planes = layout.frames * layout.components
         codes = self._take(payload[2:], (planes, payload[1], rows // SCALE, columns // SCALE))
@@ -167,16 +167,9 @@ class AutoencoderCodec(LossyCodec):
         components = found.reshape(layout.frames, layout.components, layout.rows, layout.columns)
         return np.ascontiguousarray(np.moveaxis(components, 1, 3)).reshape(layout.shape)
 
-    def _named(self, given: Range) -> Network:
-        try:
-            return self._network(given.identity)
-        except KeyError as error:
-            name = given.identity.hex()
-            raise CorruptStream(f"The parameters name the model {name}, which is not at hand.") from error
-
     @abstractmethod
     def _network(self, identity: bytes) -> Network:
-        """Return a shipped model. Raises KeyError for none of this identity."""
+        """Return a shipped model. Raises MissingModel."""
 
     @abstractmethod
     def _quantised(self, found: Floats) -> Codes:

@@ -54,6 +54,6 @@ def from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> Network:
 
 @lru_cache(maxsize=2)
 def named(identity: bytes) -> Network:
-    """Return the shipped model of this identity. Raises KeyError for none, ValueError for a damaged file."""
+    """Return the shipped model of this identity. Raises MissingModel."""
     assert __package__ is not None
     return from_arrays(model_files.read(__package__, identity))

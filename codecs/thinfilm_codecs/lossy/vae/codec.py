@@ -63,11 +63,7 @@ class _Parameters:
         return _Parameters(identity, Scaling(minimum, minimum + span, minimum + centre, numerator, shift))
 
     def model(self) -> Model:
-        try:
-            return named(self.identity)
-        except KeyError as error:
-            name = self.identity.hex()
-            raise CorruptStream(f"The vae parameters name the model {name}, which is not at hand.") from error
+        return named(self.identity)
 
 
 class Vae(LossyCodec):

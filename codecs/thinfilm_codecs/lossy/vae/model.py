@@ -192,6 +192,6 @@ def _tables(frequencies: npt.NDArray[Any], shifts: tuple[int, ...]) -> Tables:
 
 @lru_cache(maxsize=2)
 def named(identity: bytes) -> Model:
-    """Return the shipped model of this identity. Raises KeyError for none, ValueError for a damaged file."""
+    """Return the shipped model of this identity. Raises MissingModel."""
     assert __package__ is not None
     return from_arrays(model_files.read(__package__, identity))

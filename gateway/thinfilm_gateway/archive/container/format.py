@@ -12,6 +12,7 @@ import numpy as np
 
 from thinfilm_codecs.blocks import BlockLayout
 from thinfilm_codecs.jpeg_lossless import ScanCoding
+from thinfilm_gateway.archive.store import StorageAway
 from thinfilm_gateway.dicom.pixels import Packing
 
 MIB = 1024 * 1024
@@ -42,6 +43,10 @@ FOOTER_BYTES = _FOOTER.size + _FOOTER_TAIL.size
 
 class DamagedContainer(Exception):
     """The bytes are not a container, or not all of one; the message is one sentence that names the part."""
+
+
+class MissingDecoder(StorageAway):
+    """What decodes the frames is not installed, so they are not known to be damaged; a sentence with the mend."""
 
 
 @dataclass(frozen=True)

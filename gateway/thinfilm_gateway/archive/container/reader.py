@@ -13,7 +13,7 @@ import structlog
 
 from thinfilm_codecs import registry
 from thinfilm_codecs.blocks import SampleArray
-from thinfilm_codecs.errors import CodecError
+from thinfilm_codecs.errors import CodecError, MissingModel
 from thinfilm_codecs.jpeg_lossless import scan_bytes
 from thinfilm_gateway.archive.container.cache import Decoded, FrameCache
 from thinfilm_gateway.archive.container.decoding import ahead_bytes
@@ -34,6 +34,7 @@ from thinfilm_gateway.archive.container.format import (
     FrameRun,
     LiteralRun,
     Manifest,
+    MissingDecoder,
     ScanRun,
     Section,
     Stack,
@@ -178,7 +179,10 @@ class Container:
         return b"".join(self.stream_dataset(entry))
 
     def verify(self) -> list[str]:
-        """Read all that is stored and return one sentence a damage; an empty list proves every SHA-256."""
+        """Read all that is stored and return one sentence a damage; an empty list proves every SHA-256.
+
+        Raises MissingDecoder.
+        """
         damages = list(self.structural_damages())
         for number in self.each(self.reading_order()):
             try:
@@ -323,12 +327,17 @@ class Container:
         try:
             codec = registry.decoder(codec_id)
         except KeyError:
-            raise DamagedContainer(f"Its frames need the codec {codec_id}, which this version does not have.") from None
+            raise MissingDecoder(
+                f"Its frames need the codec {codec_id}, which this version of Thinfilm does not have; install the "
+                "version that wrote them, or a later one."
+            ) from None
         layout = stack.layout.with_frames(group.frames)
         parameters = self._stack_parameters(stack, stack_number, group.codec)
         stream = _payload(self._reader, FRAMES, group.section, "frames")
         try:
             samples = codec.decode(stream, layout, parameters)
+        except MissingModel as error:
+            raise MissingDecoder(str(error)) from None
         except CodecError as error:
             raise DamagedContainer(f"A group of frames cannot be decoded by {codec_id}: {error}") from None
         if samples.shape != layout.shape or samples.dtype.name != layout.dtype:
