@@ -16,6 +16,7 @@ from thinfilm_gateway import config, data_folder, logs
 from thinfilm_gateway.background import keep_linear_algebra_on_one_thread
 from thinfilm_gateway.beginning import begin
 from thinfilm_gateway.privacy import keep_new_files_private, make_private
+from thinfilm_gateway.terminal import Terminal, complain
 
 app = typer.Typer(
     help="A storage-side compression gateway for DICOM.",
@@ -64,7 +65,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("THINFILM_LOG_LEVEL") == "debug":
             raise
-        print(f"thinfilm: {_sentence(error)}", file=sys.stderr)  # noqa: T201
+        complain(_sentence(error))
         sys.exit(FAILED)
 
 
@@ -181,7 +182,7 @@ def expand(
     else:
         _console().print(f"{result.verified} of {result.instances} files written to {output}, each with its SHA-256")
     for damage in result.damages:
-        print(f"thinfilm: {damage}", file=sys.stderr)  # noqa: T201
+        complain(damage)
     if result.damages:
         raise Failed(f"{len(result.damages)} of {result.instances} files of {archive} are damaged.")
     if result.missing:
@@ -399,7 +400,7 @@ def bench_chaos(
     _bench(report, json_file)
     wrong = [sentence for outcome in report.outcomes for sentence in outcome.wrong]
     for sentence in wrong:
-        print(f"thinfilm: {sentence}", file=sys.stderr)  # noqa: T201
+        complain(sentence)
     if not report.is_right:
         raise Failed("Not everything that was acknowledged is there, or something half was left; it is named above.")
 
@@ -428,13 +429,13 @@ def _bench(result: Any, json_file: Path | None) -> None:
 
 def _console() -> Console:
     """Give standard output, as wide as its tables need where it is no terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    console = Terminal()
+    return console if console.is_terminal else Terminal(width=160)
 
 
 def _progress_console(as_json: bool) -> Console:
     """Give what progress is shown on: not standard output where that is JSON."""
-    return Console(stderr=True) if as_json else _console()
+    return Terminal(stderr=True) if as_json else _console()
 
 
 def _print_json(document: dict[str, Any]) -> None:

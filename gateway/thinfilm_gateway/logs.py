@@ -9,6 +9,8 @@ from typing import Any, BinaryIO, cast
 import structlog
 from structlog.typing import Processor
 
+from thinfilm_gateway.terminal import printable_line
+
 LIBRARIES = ("pynetdicom", "pydicom", "sqlalchemy", "alembic", "celery", "kombu", "amqp", "PIL")
 """Libraries that log for themselves: below error they say what our own lines say already, and may quote data sets."""
 
@@ -26,8 +28,9 @@ def configure(level: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if not terminal:
-        shared.append(structlog.processors.format_exc_info)
+    shared.append(structlog.processors.format_exc_info)
+    if terminal:  # JSON has no control characters
+        shared.append(printable_line)
     # Plain, because structlog's own tracebacks show local variables, and those hold data sets.
     console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     renderer: Processor = console if terminal else structlog.processors.JSONRenderer()

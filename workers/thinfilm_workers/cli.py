@@ -12,7 +12,6 @@ from typing import Annotated
 
 import structlog
 import typer
-from rich.console import Console
 
 from thinfilm_gateway import config, data_folder
 from thinfilm_gateway.beginning import begin
@@ -20,6 +19,7 @@ from thinfilm_gateway.index import commitments, holdings, jobs
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.privacy import make_private
 from thinfilm_gateway.progress import step
+from thinfilm_gateway.terminal import Terminal, complain
 from thinfilm_workers.context import Context
 
 log = structlog.get_logger()
@@ -101,7 +101,7 @@ def scrub(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: Jso
     if as_json:
         print(json.dumps(dataclasses.asdict(report), indent=2))  # noqa: T201
     else:
-        Console().print(
+        Terminal().print(
             f"{report.containers} containers, {report.instances} instances: {len(report.damages)} damages; "
             f"{report.recompressed} to be compressed anew, {report.dropped} spool copies dropped, "
             f"{report.released} released from quarantine, {report.quarantined} quarantined",
@@ -116,11 +116,11 @@ def retry(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
         count = holdings.retry_given_up(session, dt.datetime.now(dt.UTC))
         reports = commitments.retry_failed(session)
         others = jobs.retry_failed(session, (jobs.RECOMPRESS, jobs.RETIRE))
-    Console().print(f"{count} instances wait for compression again")
+    Terminal().print(f"{count} instances wait for compression again")
     if reports:
-        Console().print(f"{reports} reports of storage commitment are tried again")
+        Terminal().print(f"{reports} reports of storage commitment are tried again")
     if others:
-        Console().print(f"{others} jobs of lossy rules are tried again")
+        Terminal().print(f"{others} jobs of lossy rules are tried again")
 
 
 def tidy(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
@@ -134,7 +134,7 @@ def tidy(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
 
     with _context(config_file, data_dir, alone=True) as context:
         run(context, GRACE if context.settings.database_url else dt.timedelta(0))
-    Console().print("Files and rows are compared.")
+    Terminal().print("Files and rows are compared.")
 
 
 def reindex(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: Json = False) -> None:
@@ -153,7 +153,7 @@ def reindex(data_dir: DataDir = None, config_file: ConfigFile = None, as_json: J
     if as_json:
         print(json.dumps(dataclasses.asdict(report), indent=2))  # noqa: T201
     else:
-        Console().print(
+        Terminal().print(
             f"{report.instances} instances entered: {report.containers} containers, {report.spool_copies} spool copies",
             soft_wrap=True,
         )
@@ -186,13 +186,13 @@ def _context(
         yield Context.over(settings, database)
 
 
-def _progress_console(as_json: bool) -> Console:
+def _progress_console(as_json: bool) -> Terminal:
     """Give what progress is shown on: not standard output where that is JSON."""
-    return Console(stderr=as_json)
+    return Terminal(stderr=as_json)
 
 
 def _tell(faults: Sequence[str]) -> None:
     for fault in faults:
-        print(f"thinfilm: {fault}", file=sys.stderr)  # noqa: T201
+        complain(fault)
     if faults:
         raise typer.Exit(1)
