@@ -101,6 +101,8 @@ class CommitmentService:
         ae_title = str(association.requestor.ae_title).strip()
         try:
             held = commitments.request(self._database, transaction_uid, ae_title, references, self._reporter.hold)
+        except commitments.TooMuchWaits as error:
+            raise Refused(status.RESOURCE_LIMITATION, str(error)) from error
         except SQLAlchemyError as error:
             log.warning("index_away", error=type(error).__name__)
             raise Refused(status.RESOURCE_LIMITATION, "The index is not available.") from error

@@ -3,8 +3,10 @@
 Whoever works on one holds it for some time, and names the end of that time when it writes: who is late changes nothing.
 """
 
+import base64
 import datetime as dt
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -24,9 +26,17 @@ from thinfilm_gateway.index.transitions import move_commitment
 REPORT_FOR = dt.timedelta(days=3)  # how long a report is tried: over a weekend
 KEPT_FOR = dt.timedelta(days=90)  # how long a Transaction UID is remembered
 
+WAITING_BYTES_OF_A_PEER = 32 * 1024**2  # of what one AE title asked, packed, that is not reported yet
+WAITING_BYTES = 256 * 1024**2  # of all
+
 _COMMITTED = 0
+_PACKED = "z"  # before a packed list; without it, as JSON, which begins otherwise
 _RACES = 20
 _OPEN = (CommitmentState.REQUESTED, CommitmentState.EXAMINED)
+
+
+class TooMuchWaits(Exception):
+    """Requests that are not reported yet take all the room that there is for them; the message is one sentence."""
 
 
 class Reference(NamedTuple):
@@ -64,12 +74,16 @@ def request(
     hold: dt.timedelta,
     now: dt.datetime | None = None,
 ) -> HeldCommitment:
-    """Enter a request, durable on return, and hold it. Raises SQLAlchemyError if the index is away."""
+    """Enter a request, durable on return, and hold it.
+
+    Raises TooMuchWaits, SQLAlchemyError if the index is away.
+    """
     now = now or _now()
+    referenced = _packed(references)  # here, where no lock is held meanwhile
     for race in range(1, _RACES + 1):
         try:
             with database.session() as session:
-                return _enter(session, transaction_uid, ae_title, references, now + hold, now)
+                return _enter(session, transaction_uid, ae_title, referenced, now + hold, now)
         except IntegrityError:  # another process has just entered this Transaction UID
             if race == _RACES:
                 raise
@@ -107,7 +121,7 @@ def record_outcome(
     failure_reasons: of each reference (PS3.3 C.14.1.1), None where it is committed.
     """
     now = now or _now()
-    as_text = json.dumps([reason or _COMMITTED for reason in failure_reasons])
+    as_text = _packed([reason or _COMMITTED for reason in failure_reasons])
     examined = CommitmentState.EXAMINED
     if not move_commitment(session, held.pk, held.state, examined, held.held_until, failure_reasons=as_text):
         return None
@@ -124,8 +138,11 @@ def record_outcome(
 
 
 def record_report(session: Session, held: HeldCommitment, now: dt.datetime | None = None) -> bool:
-    """Note that the peer has taken the report; False if it is somebody else's by now."""
-    done = {"finished_at": now or _now(), "error": None}
+    """Note that the peer has taken the report; False if it is somebody else's by now.
+
+    What was asked is not needed any more; the Transaction UID is remembered.
+    """
+    done = {"finished_at": now or _now(), "error": None, "referenced": _packed([]), "failure_reasons": None}
     return move_commitment(session, held.pk, held.state, CommitmentState.REPORTED, held.held_until, **done)
 
 
@@ -176,16 +193,17 @@ def _enter(
     session: Session,
     transaction_uid: str,
     ae_title: str,
-    references: Sequence[Reference],
+    referenced: str,
     held_until: dt.datetime,
     now: dt.datetime,
 ) -> HeldCommitment:
+    _make_sure_of_room(session, ae_title, len(referenced))
     known = select(func.max(Commitment.repetition)).where(Commitment.transaction_uid == transaction_uid)
     row = Commitment(
         transaction_uid=transaction_uid,
         repetition=(session.scalar(known) or 0) + 1,
         ae_title=ae_title,
-        referenced=json.dumps(references),
+        referenced=referenced,
         failure_reasons=None,
         state=CommitmentState.REQUESTED,
         not_before=held_until,
@@ -198,19 +216,42 @@ def _enter(
 
 
 def _held(row: Commitment, attempts: int, held_until: dt.datetime) -> HeldCommitment:
-    reasons = json.loads(row.failure_reasons) if row.failure_reasons else ()
+    reasons = _unpacked(row.failure_reasons) if row.failure_reasons else ()
     return HeldCommitment(
         pk=row.id,
         transaction_uid=row.transaction_uid,
         is_repeated=row.repetition > 1,
         ae_title=row.ae_title,
-        references=tuple(Reference(*reference) for reference in json.loads(row.referenced)),
+        references=tuple(Reference(*reference) for reference in _unpacked(row.referenced)),
         failure_reasons=tuple(reason or None for reason in reasons),
         state=row.state,
         attempts=attempts,
         requested_at=row.requested_at,
         held_until=held_until,
     )
+
+
+def _make_sure_of_room(session: Session, ae_title: str, more: int) -> None:
+    """Look whether so many bytes more may wait, of this peer and of all. Raises TooMuchWaits."""
+    waiting = select(func.coalesce(func.sum(func.length(Commitment.referenced)), 0)).where(
+        Commitment.state.in_((*_OPEN, CommitmentState.FAILED))
+    )
+    if int(session.scalar(waiting.where(Commitment.ae_title == ae_title)) or 0) + more > WAITING_BYTES_OF_A_PEER:
+        raise TooMuchWaits(f"{ae_title} has not taken the reports of too many requests.")
+    if int(session.scalar(waiting) or 0) + more > WAITING_BYTES:
+        raise TooMuchWaits("Too many requests wait for their reports to be taken.")
+
+
+def _packed(values: Sequence[Any]) -> str:
+    """Return a list as text that is short: UIDs have much in common."""
+    return _PACKED + base64.b64encode(zlib.compress(json.dumps(values).encode("ascii"))).decode("ascii")
+
+
+def _unpacked(text: str) -> list[Any]:
+    if text.startswith(_PACKED):
+        text = zlib.decompress(base64.b64decode(text[len(_PACKED) :])).decode("ascii")
+    values: list[Any] = json.loads(text)
+    return values
 
 
 def _until(session: Session, held: HeldCommitment, until: dt.datetime, **values: Any) -> HeldCommitment | None:

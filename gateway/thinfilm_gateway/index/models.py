@@ -295,8 +295,8 @@ class Commitment(Base):
     transaction_uid: Mapped[str]
     repetition: Mapped[int]  # 1 is the first request under this UID; the others commit nothing
     ae_title: Mapped[str]  # who asked, and is told
-    referenced: Mapped[str]  # JSON: a list of [SOP Class UID, SOP Instance UID]
-    failure_reasons: Mapped[str | None]  # JSON: of each of these, 0 where it was committed; None until examined
+    referenced: Mapped[str]  # a list of [SOP Class UID, SOP Instance UID], packed; emptied once it is reported
+    failure_reasons: Mapped[str | None]  # of each of these, 0 where it was committed, packed; None until examined
     state: Mapped[CommitmentState]
     not_before: Mapped[dt.datetime]  # due from here on; until then somebody may be at work on it
     attempts: Mapped[int]  # how often it was taken

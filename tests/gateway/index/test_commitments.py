@@ -1,6 +1,8 @@
 """Requests for storage commitment in the index, on both databases: who holds one, and what survives."""
 
 import datetime as dt
+import json
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,7 +10,7 @@ from sqlalchemy import select
 
 from support.received import EARLY, QUIET, received, series_of
 from thinfilm_gateway.index import commitments
-from thinfilm_gateway.index.commitments import KEPT_FOR, REPORT_FOR, HeldCommitment, Reference
+from thinfilm_gateway.index.commitments import KEPT_FOR, REPORT_FOR, HeldCommitment, Reference, TooMuchWaits
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.ingest import register_all
 from thinfilm_gateway.index.models import Commitment, Instance
@@ -159,3 +161,69 @@ def test_only_what_was_finished_long_ago_is_forgotten(database: Database) -> Non
 def test_a_state_cannot_be_skipped() -> None:
     with pytest.raises(ForbiddenTransition, match="from requested to reported"):
         check_commitment(CommitmentState.REQUESTED, CommitmentState.REPORTED)
+
+
+def many(number: int) -> list[Reference]:
+    """So many references, as different from each other as UIDs of modalities are."""
+    made = (f"1.2.826.0.1.3680043.2.1125.{zlib.crc32(b'%d' % one)}{one}" for one in range(number))
+    return [Reference("1.2.840.10008.5.1.4.1.1.2", uid) for uid in made]
+
+
+def test_what_was_asked_is_kept_short_and_only_until_it_is_reported(database: Database) -> None:
+    references = many(10_000)
+    asked = commitments.request(database, "2.25.9", "MODALITY", references, HOLD, EARLY)
+    assert asked.references == tuple(references)
+    (row,) = rows(database)
+    assert len(row.referenced) < sum(len(uid) for _, uid in references) / 2
+    with database.session() as session:
+        examined = commitments.record_outcome(session, asked, [None, 0x0112] * 5000, EARLY)
+        assert examined is not None
+    taken = commitments.claim_due(database, HOLD, EARLY + HOLD)
+    assert taken is not None
+    assert taken.references == tuple(references)
+    assert taken.failure_reasons == (None, 0x0112) * 5000
+    with database.session() as session:
+        assert commitments.record_report(session, taken, EARLY)
+    (row,) = rows(database)
+    assert len(row.referenced) + len(row.failure_reasons or "") < 100
+    assert ask(database, "2.25.9").is_repeated
+
+
+def test_a_request_of_an_earlier_version_is_read_as_it_was_written(database: Database) -> None:
+    ask(database)
+    with database.session() as session:
+        (row,) = session.scalars(select(Commitment))
+        row.referenced, row.failure_reasons = json.dumps(REFERENCES), "[0, 272]"
+    held = commitments.claim_due(database, HOLD, EARLY + HOLD)
+    assert held is not None
+    assert (held.references, held.failure_reasons) == (tuple(REFERENCES), (None, 272))
+
+
+def test_requests_that_nobody_takes_the_report_of_take_no_more_room_than_there_is(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitments, "WAITING_BYTES_OF_A_PEER", 150_000)
+    monkeypatch.setattr(commitments, "WAITING_BYTES", 400_000)
+
+    def refused(ae_title: str) -> str | None:
+        for number in range(100):
+            uid = f"2.25.{ae_title}.{number}"
+            try:
+                commitments.request(database, uid, ae_title, many(2000), HOLD, EARLY)
+            except TooMuchWaits as error:
+                return str(error)
+        return None
+
+    assert refused("1") == "1 has not taken the reports of too many requests."
+    assert len(rows(database)) > 1
+    assert refused("2") == "2 has not taken the reports of too many requests."  # that of one is not that of others
+    for ae_title in "345":
+        assert refused(ae_title)
+    assert refused("6") == "Too many requests wait for their reports to be taken."
+    held = commitments.claim_due(database, HOLD, EARLY + HOLD)
+    assert held is not None
+    with database.session() as session:
+        examined = commitments.record_outcome(session, held, [None] * 2000, EARLY)
+        assert examined is not None
+        assert commitments.record_report(session, examined, EARLY)
+    commitments.request(database, "2.25.7", held.ae_title, many(1000), HOLD, EARLY)
