@@ -15,7 +15,35 @@ from thinfilm_gateway.dicom.element_tree import Bytes, Element, Elements, encode
 from thinfilm_gateway.dicom.elements import EXPLICIT_LITTLE, MalformedElements
 from thinfilm_gateway.dicom.identity import why_another
 from thinfilm_gateway.dicom.pixels import Packing, pixel_bytes
-from thinfilm_gateway.dicom.tags import PIXEL_DATA
+from thinfilm_gateway.dicom.tags import (
+    CODE_MEANING,
+    CODE_VALUE,
+    CODING_SCHEME_DESIGNATOR,
+    DERIVATION_CODE_SEQUENCE,
+    DERIVATION_DESCRIPTION,
+    DERIVATION_IMAGE_SEQUENCE,
+    FRAME_TYPE,
+    ICON_IMAGE_SEQUENCE,
+    IMAGE_TYPE,
+    LARGEST_IMAGE_PIXEL_VALUE,
+    LOSSY_IMAGE_COMPRESSION,
+    LOSSY_IMAGE_COMPRESSION_METHOD,
+    LOSSY_IMAGE_COMPRESSION_RATIO,
+    OF_ENCAPSULATION,
+    PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE,
+    PIXEL_DATA,
+    PIXEL_REPRESENTATION,
+    PLANAR_CONFIGURATION,
+    PURPOSE_OF_REFERENCE_CODE_SEQUENCE,
+    REFERENCED_SOP_CLASS_UID,
+    REFERENCED_SOP_INSTANCE_UID,
+    SAMPLES_PER_PIXEL,
+    SHARED_FUNCTIONAL_GROUPS_SEQUENCE,
+    SMALLEST_IMAGE_PIXEL_VALUE,
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    SOURCE_IMAGE_SEQUENCE,
+)
 from thinfilm_gateway.dicom.transcode import EXPLICIT_VR_LITTLE_ENDIAN, read_elements
 
 METHODS = {
@@ -33,31 +61,6 @@ TRANSFER_SYNTAX_UID = EXPLICIT_VR_LITTLE_ENDIAN
 
 _LONGEST_DESCRIPTION = 1024  # characters of ST
 
-_IMAGE_TYPE = 0x00080008
-_SOP_CLASS_UID = 0x00080016
-_SOP_INSTANCE_UID = 0x00080018
-_CODE_VALUE = 0x00080100
-_CODING_SCHEME_DESIGNATOR = 0x00080102
-_CODE_MEANING = 0x00080104
-_REFERENCED_SOP_CLASS_UID = 0x00081150
-_REFERENCED_SOP_INSTANCE_UID = 0x00081155
-_DERIVATION_DESCRIPTION = 0x00082111
-_SOURCE_IMAGE_SEQUENCE = 0x00082112
-_FRAME_TYPE = 0x00089007
-_DERIVATION_IMAGE_SEQUENCE = 0x00089124
-_DERIVATION_CODE_SEQUENCE = 0x00089215
-_SAMPLES_PER_PIXEL = 0x00280002
-_PLANAR_CONFIGURATION = 0x00280006
-_PIXEL_REPRESENTATION = 0x00280103
-_SMALLEST_IMAGE_PIXEL_VALUE = 0x00280106
-_LARGEST_IMAGE_PIXEL_VALUE = 0x00280107
-_LOSSY_IMAGE_COMPRESSION = 0x00282110
-_LOSSY_IMAGE_COMPRESSION_RATIO = 0x00282112
-_LOSSY_IMAGE_COMPRESSION_METHOD = 0x00282114
-_PURPOSE_OF_REFERENCE_CODE_SEQUENCE = 0x0040A170
-_SHARED_FUNCTIONAL_GROUPS_SEQUENCE = 0x52009229
-_PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE = 0x52009230
-
 _LOSSY_COMPRESSION = ("113040", "Lossy Compression")
 _UNCOMPRESSED_PREDECESSOR = ("121320", "Uncompressed predecessor")
 
@@ -67,12 +70,10 @@ _NO_LONGER_TRUE = (
     0x00080014,
     0x00280108,  # Smallest and Largest Pixel Value in Series: of the samples of all its images
     0x00280109,
-    0x00880200,  # Icon Image Sequence: made of the samples as they were
+    ICON_IMAGE_SEQUENCE,  # made of the samples as they were
     0x4FFE0001,  # MAC Parameters and Digital Signatures Sequence: over values that change
     0xFFFAFFFA,
-    0x7FE00001,  # Extended Offset Table, its lengths, Encapsulated Pixel Data Value Total Length: of encapsulation
-    0x7FE00002,
-    0x7FE00003,
+    *OF_ENCAPSULATION,
 )
 
 
@@ -121,13 +122,13 @@ def derive(dataset: Bytes, transfer_syntax_uid: str, samples: SampleArray, step:
         elements = read_elements(dataset, transfer_syntax_uid)
     except MalformedElements as error:
         raise CannotDerive(str(error)) from error
-    original = _Reference(elements.text(_SOP_CLASS_UID), elements.text(_SOP_INSTANCE_UID))
+    original = _Reference(elements.text(SOP_CLASS_UID), elements.text(SOP_INSTANCE_UID))
     pixels = pixel_bytes(samples, Packing(8 * samples.itemsize, big_endian=False, planar=False))
     uid = _derived_uid(original.sop_instance_uid, dataset, pixels, step)
     for tag in _NO_LONGER_TRUE:
         elements.drop(tag)
-    elements.put(_SOP_INSTANCE_UID, "UI", _padded(uid, b"\0"))
-    _mark_derived(elements, _IMAGE_TYPE)
+    elements.put(SOP_INSTANCE_UID, "UI", _padded(uid, b"\0"))
+    _mark_derived(elements, IMAGE_TYPE)
     _note_derivation(elements, original, step)
     _note_compression(elements, step)
     _describe_frames(elements, original, step)
@@ -172,24 +173,24 @@ def _mark_derived(elements: Elements, tag: int) -> None:
 
 def _note_derivation(elements: Elements, original: _Reference, step: LossyStep) -> None:
     """Add what was done, and of what, to what the elements say of earlier derivations."""
-    earlier = elements.text(_DERIVATION_DESCRIPTION)
+    earlier = elements.text(DERIVATION_DESCRIPTION)
     description = f"{earlier} {step.description}" if earlier else step.description
     if len(description) > _LONGEST_DESCRIPTION:
         description = step.description
-    elements.put(_DERIVATION_DESCRIPTION, "ST", _padded(description))
-    _append_item(elements, _DERIVATION_CODE_SEQUENCE, _code(*_LOSSY_COMPRESSION))
+    elements.put(DERIVATION_DESCRIPTION, "ST", _padded(description))
+    _append_item(elements, DERIVATION_CODE_SEQUENCE, _code(*_LOSSY_COMPRESSION))
     source = Elements()
-    source.put(_REFERENCED_SOP_CLASS_UID, "UI", _padded(original.sop_class_uid, b"\0"))
-    source.put(_REFERENCED_SOP_INSTANCE_UID, "UI", _padded(original.sop_instance_uid, b"\0"))
-    source.put(_PURPOSE_OF_REFERENCE_CODE_SEQUENCE, "SQ", [_code(*_UNCOMPRESSED_PREDECESSOR)])
-    _append_item(elements, _SOURCE_IMAGE_SEQUENCE, source)
+    source.put(REFERENCED_SOP_CLASS_UID, "UI", _padded(original.sop_class_uid, b"\0"))
+    source.put(REFERENCED_SOP_INSTANCE_UID, "UI", _padded(original.sop_instance_uid, b"\0"))
+    source.put(PURPOSE_OF_REFERENCE_CODE_SEQUENCE, "SQ", [_code(*_UNCOMPRESSED_PREDECESSOR)])
+    _append_item(elements, SOURCE_IMAGE_SEQUENCE, source)
 
 
 def _note_compression(elements: Elements, step: LossyStep) -> None:
-    elements.put(_LOSSY_IMAGE_COMPRESSION, "CS", b"01")
+    elements.put(LOSSY_IMAGE_COMPRESSION, "CS", b"01")
     for tag, vr, value in (
-        (_LOSSY_IMAGE_COMPRESSION_RATIO, "DS", f"{step.ratio:.4g}"),
-        (_LOSSY_IMAGE_COMPRESSION_METHOD, "CS", step.method),
+        (LOSSY_IMAGE_COMPRESSION_RATIO, "DS", f"{step.ratio:.4g}"),
+        (LOSSY_IMAGE_COMPRESSION_METHOD, "CS", step.method),
     ):
         earlier = elements.text(tag)
         elements.put(tag, vr, _padded(f"{earlier}\\{value}" if earlier else value))
@@ -197,22 +198,22 @@ def _note_compression(elements: Elements, step: LossyStep) -> None:
 
 def _describe_frames(elements: Elements, original: _Reference, step: LossyStep) -> None:
     """Do the same in the functional groups of an enhanced object (PS3.3 C.7.6.16.2.6, C.8.13.5.1)."""
-    shared = elements.items(_SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
-    per_frame = elements.items(_PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)
-    for frame_type in (found for groups in (*shared, *per_frame) for found in groups.having(_FRAME_TYPE)):
-        _mark_derived(frame_type, _FRAME_TYPE)
-    told_per_frame = any(groups.get(_DERIVATION_IMAGE_SEQUENCE) for groups in per_frame)
+    shared = elements.items(SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
+    per_frame = elements.items(PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)
+    for frame_type in (found for groups in (*shared, *per_frame) for found in groups.having(FRAME_TYPE)):
+        _mark_derived(frame_type, FRAME_TYPE)
+    told_per_frame = any(groups.get(DERIVATION_IMAGE_SEQUENCE) for groups in per_frame)
     for groups in per_frame if told_per_frame else shared:
         derivation = Elements()
         _note_derivation(derivation, original, step)
-        _append_item(groups, _DERIVATION_IMAGE_SEQUENCE, derivation)
+        _append_item(groups, DERIVATION_IMAGE_SEQUENCE, derivation)
 
 
 def _describe_samples(elements: Elements, samples: SampleArray) -> None:
-    if (elements.number(_SAMPLES_PER_PIXEL) or 1) > 1:
-        elements.put(_PLANAR_CONFIGURATION, "US", b"\0\0")
-    vr = "SS" if elements.number(_PIXEL_REPRESENTATION) == 1 else "US"
-    for tag, value in ((_SMALLEST_IMAGE_PIXEL_VALUE, samples.min()), (_LARGEST_IMAGE_PIXEL_VALUE, samples.max())):
+    if (elements.number(SAMPLES_PER_PIXEL) or 1) > 1:
+        elements.put(PLANAR_CONFIGURATION, "US", b"\0\0")
+    vr = "SS" if elements.number(PIXEL_REPRESENTATION) == 1 else "US"
+    for tag, value in ((SMALLEST_IMAGE_PIXEL_VALUE, samples.min()), (LARGEST_IMAGE_PIXEL_VALUE, samples.max())):
         if elements.get(tag) is not None:
             elements.put(tag, vr, np.array(value, "<i8").tobytes()[:2])
 
@@ -224,9 +225,9 @@ def _append_item(elements: Elements, tag: int, item: Elements) -> None:
 def _code(value: str, meaning: str) -> Elements:
     return Elements(
         [
-            Element(_CODE_VALUE, "SH", _padded(value)),
-            Element(_CODING_SCHEME_DESIGNATOR, "SH", _padded("DCM")),
-            Element(_CODE_MEANING, "LO", _padded(meaning)),
+            Element(CODE_VALUE, "SH", _padded(value)),
+            Element(CODING_SCHEME_DESIGNATOR, "SH", _padded("DCM")),
+            Element(CODE_MEANING, "LO", _padded(meaning)),
         ]
     )
 

@@ -36,7 +36,22 @@ from thinfilm_gateway.dicom.elements import (
 )
 from thinfilm_gateway.dicom.identity import why_another
 from thinfilm_gateway.dicom.inflating import DEFLATED, SYSTEM_SCRATCH, DamagedDeflation, Scratch, inflated
-from thinfilm_gateway.dicom.tags import FILE_META_GROUP, PIXEL_DATA
+from thinfilm_gateway.dicom.tags import (
+    BITS_ALLOCATED,
+    BITS_STORED,
+    COLUMNS,
+    FILE_META_GROUP,
+    ICON_IMAGE_SEQUENCE,
+    LOSSY_IMAGE_COMPRESSION,
+    NUMBER_OF_FRAMES,
+    OF_ENCAPSULATION,
+    PHOTOMETRIC_INTERPRETATION,
+    PIXEL_DATA,
+    PIXEL_REPRESENTATION,
+    PLANAR_CONFIGURATION,
+    ROWS,
+    SAMPLES_PER_PIXEL,
+)
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -46,19 +61,6 @@ EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _TARGETS = {IMPLICIT_VR_LITTLE_ENDIAN: IMPLICIT_LITTLE, EXPLICIT_VR_LITTLE_ENDIAN: EXPLICIT_LITTLE}
 _NATIVE = (*_TARGETS, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN)
 _LONGEST_VALUE = 0xFFFFFFFE
-
-_SAMPLES_PER_PIXEL = 0x00280002
-_PHOTOMETRIC_INTERPRETATION = 0x00280004
-_PLANAR_CONFIGURATION = 0x00280006
-_NUMBER_OF_FRAMES = 0x00280008
-_ROWS = 0x00280010
-_COLUMNS = 0x00280011
-_BITS_ALLOCATED = 0x00280100
-_BITS_STORED = 0x00280101
-_PIXEL_REPRESENTATION = 0x00280103
-_LOSSY_IMAGE_COMPRESSION = 0x00282110
-_ICON_IMAGE_SEQUENCE = 0x00880200
-_OF_ENCAPSULATION = (0x7FE00001, 0x7FE00002, 0x7FE00003)  # offset table, lengths, total length: encapsulated only
 
 
 class CannotTranscode(Exception):
@@ -157,7 +159,7 @@ def _decode_icons(elements: Elements, decoder: Decoder) -> None:
                 if pixel_data is not None and isinstance(pixel_data.value, Generated):
                     pixel_data.value = b"".join(pixel_data.value.chunks())
         except UndecodableFrame:
-            if element.tag != _ICON_IMAGE_SEQUENCE and not element.tag >> 16 & 1:
+            if element.tag != ICON_IMAGE_SEQUENCE and not element.tag >> 16 & 1:
                 raise
             elements.drop(element.tag)
 
@@ -172,7 +174,7 @@ def _decode_pixels(elements: Elements, decoder: Decoder) -> None:
     if len(streams) != pixels.frames:
         pixels = replace(pixels, frames=len(streams))
         number = str(len(streams)).encode("ascii")
-        elements.put(_NUMBER_OF_FRAMES, "IS", number + b" " * (len(number) % 2))
+        elements.put(NUMBER_OF_FRAMES, "IS", number + b" " * (len(number) % 2))
     if pixels.nbytes > _LONGEST_VALUE:
         raise UndecodableFrame(
             f"Decoded, the Pixel Data is {pixels.nbytes} bytes, more than a native element can hold."
@@ -188,10 +190,10 @@ def _decode_pixels(elements: Elements, decoder: Decoder) -> None:
     )
     photometric = decoder.photometric(pixels)
     if photometric != pixels.photometric_interpretation:
-        elements.put(_PHOTOMETRIC_INTERPRETATION, "CS", photometric.encode("ascii"))
+        elements.put(PHOTOMETRIC_INTERPRETATION, "CS", photometric.encode("ascii"))
     if pixels.samples_per_pixel > 1:
-        elements.put(_PLANAR_CONFIGURATION, "US", b"\0\0")
-    for tag in _OF_ENCAPSULATION:
+        elements.put(PLANAR_CONFIGURATION, "US", b"\0\0")
+    for tag in OF_ENCAPSULATION:
         elements.drop(tag)
 
 
@@ -224,18 +226,18 @@ def _native_bytes(decoded: Iterable[Samples], pixels: PixelDescription) -> Itera
 
 def _describe(elements: Elements) -> PixelDescription:
     """Read the Image Pixel attributes. Raises UndecodableFrame where they make no image."""
-    frames_text = elements.text(_NUMBER_OF_FRAMES)
-    bits_allocated = elements.number(_BITS_ALLOCATED) or 0
+    frames_text = elements.text(NUMBER_OF_FRAMES)
+    bits_allocated = elements.number(BITS_ALLOCATED) or 0
     pixels = PixelDescription(
-        rows=elements.number(_ROWS) or 0,
-        columns=elements.number(_COLUMNS) or 0,
-        samples_per_pixel=elements.number(_SAMPLES_PER_PIXEL) or 1,
-        photometric_interpretation=elements.text(_PHOTOMETRIC_INTERPRETATION),
+        rows=elements.number(ROWS) or 0,
+        columns=elements.number(COLUMNS) or 0,
+        samples_per_pixel=elements.number(SAMPLES_PER_PIXEL) or 1,
+        photometric_interpretation=elements.text(PHOTOMETRIC_INTERPRETATION),
         bits_allocated=bits_allocated,
-        bits_stored=elements.number(_BITS_STORED) or bits_allocated,
-        signed=elements.number(_PIXEL_REPRESENTATION) == 1,
+        bits_stored=elements.number(BITS_STORED) or bits_allocated,
+        signed=elements.number(PIXEL_REPRESENTATION) == 1,
         frames=max(1, int(frames_text)) if frames_text.isdecimal() else 1,
-        is_lossy=elements.text(_LOSSY_IMAGE_COMPRESSION) == "01",
+        is_lossy=elements.text(LOSSY_IMAGE_COMPRESSION) == "01",
     )
     if bits_allocated not in (1, 8, 16, 32) or not pixels.frame_samples or pixels.bits_stored > bits_allocated:
         raise UndecodableFrame("The Image Pixel attributes describe no image.")

@@ -7,6 +7,15 @@ from pynetdicom.presentation import PresentationContext
 
 from thinfilm_gateway.dicom.character_sets import CharacterSet
 from thinfilm_gateway.dicom.element_tree import Element, Elements
+from thinfilm_gateway.dicom.tags import (
+    FAILED_SOP_SEQUENCE,
+    FAILURE_REASON,
+    REFERENCED_SOP_CLASS_UID,
+    REFERENCED_SOP_INSTANCE_UID,
+    REFERENCED_SOP_SEQUENCE,
+    RETRIEVE_AE_TITLE,
+    TRANSACTION_UID,
+)
 from thinfilm_gateway.dimse import contexts
 from thinfilm_gateway.dimse.identifiers import UnreadableIdentifier, decode_elements, encode_identifier, value_of
 from thinfilm_gateway.index.commitments import HeldCommitment, Reference
@@ -15,14 +24,6 @@ from thinfilm_gateway.index.ingest import LONGEST_UID
 COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"  # the well-known instance of the SOP class
 REQUEST_STORAGE_COMMITMENT = 1  # Action Type
 ALL_COMMITTED, FAILURES_EXIST = 1, 2  # Event Types
-
-RETRIEVE_AE_TITLE = 0x00080054
-REFERENCED_SOP_CLASS_UID = 0x00081150
-REFERENCED_SOP_INSTANCE_UID = 0x00081155
-TRANSACTION_UID = 0x00081195
-FAILURE_REASON = 0x00081197
-FAILED_SOP_SEQUENCE = 0x00081198
-REFERENCED_SOP_SEQUENCE = 0x00081199
 
 
 class InvalidRequest(Exception):

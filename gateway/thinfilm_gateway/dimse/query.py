@@ -10,7 +10,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_gateway.dicom.character_sets import GOVERNED_VRS, CharacterSet, common_character_set
 from thinfilm_gateway.dicom.element_tree import Element, Elements
-from thinfilm_gateway.dicom.tags import QUERY_RETRIEVE_LEVEL, SPECIFIC_CHARACTER_SET
+from thinfilm_gateway.dicom.tags import (
+    ALTERNATE_REPRESENTATION_SEQUENCE,
+    CODE_MEANING,
+    CODE_VALUE,
+    CODING_SCHEME_DESIGNATOR,
+    PURPOSE_OF_REFERENCE_CODE_SEQUENCE,
+    QUERY_RETRIEVE_LEVEL,
+    REFERENCED_SOP_CLASS_UID,
+    REFERENCED_SOP_INSTANCE_UID,
+    SERIES_INSTANCE_UID,
+    SPECIFIC_CHARACTER_SET,
+)
 from thinfilm_gateway.dimse import command_sets, status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.identifiers import (
@@ -129,20 +140,20 @@ def _alternate(alternate: AlternateRepresentation) -> Element:
     """Return the sequence that refers to the lossy representation of an image (PS3.4 C.6.1.1.5.1)."""
     purpose = Elements(
         [
-            Element(0x00080100, "SH", b"121325"),
-            Element(0x00080102, "SH", b"DCM "),
-            Element(0x00080104, "LO", b"Lossy compressed image"),
+            Element(CODE_VALUE, "SH", b"121325"),
+            Element(CODING_SCHEME_DESIGNATOR, "SH", b"DCM "),
+            Element(CODE_MEANING, "LO", b"Lossy compressed image"),
         ]
     )
     item = Elements(
         [
-            Element(0x00081150, "UI", _uid(alternate.sop_class_uid)),
-            Element(0x00081155, "UI", _uid(alternate.sop_instance_uid)),
-            Element(0x0020000E, "UI", _uid(alternate.series_instance_uid)),
-            Element(0x0040A170, "SQ", [purpose]),
+            Element(REFERENCED_SOP_CLASS_UID, "UI", _uid(alternate.sop_class_uid)),
+            Element(REFERENCED_SOP_INSTANCE_UID, "UI", _uid(alternate.sop_instance_uid)),
+            Element(SERIES_INSTANCE_UID, "UI", _uid(alternate.series_instance_uid)),
+            Element(PURPOSE_OF_REFERENCE_CODE_SEQUENCE, "SQ", [purpose]),
         ]
     )
-    return Element(0x00083001, "SQ", [item])
+    return Element(ALTERNATE_REPRESENTATION_SEQUENCE, "SQ", [item])
 
 
 def _uid(uid: str) -> bytes:

@@ -17,6 +17,7 @@ from thinfilm_gateway.archive.objects import ObjectReader
 from thinfilm_gateway.config import Peer, Settings
 from thinfilm_gateway.dicom.element_tree import Element
 from thinfilm_gateway.dicom.inflating import Scratch
+from thinfilm_gateway.dicom.tags import FAILED_SOP_INSTANCE_UID_LIST
 from thinfilm_gateway.dimse import command_sets, status
 from thinfilm_gateway.dimse.association import Association
 from thinfilm_gateway.dimse.delivery import Delivery
@@ -39,7 +40,6 @@ from thinfilm_gateway.index.locate import InstanceLocation, locate
 
 log = structlog.get_logger()
 
-_FAILED_SOP_INSTANCE_UID_LIST = 0x00080058
 _PENDING_SECONDS = 1.0  # between the pending responses of a C-MOVE
 _TOUCHED_AT_A_TIME = 5000
 _PATIENCE_SECONDS = 0.2  # between looks at whether the requestor cancelled or went away
@@ -254,7 +254,7 @@ class _Retrieval:
         if tally.failure:
             values["ErrorComment"] = status.error_comment(tally.failure)
         uids = "\\".join(tally.failed_sop_instance_uids).encode("ascii")
-        failed = Element(_FAILED_SOP_INSTANCE_UID_LIST, "UI", uids + b"\0" * (len(uids) % 2))
+        failed = Element(FAILED_SOP_INSTANCE_UID_LIST, "UI", uids + b"\0" * (len(uids) % 2))
         self._respond(values, encode_identifier([failed], str(self._context.transfer_syntax[0])))
 
     def _respond(self, values: Mapping[str, str | int], identifier: bytes | None = None) -> None:

@@ -292,6 +292,14 @@ def test_an_element_whose_vr_is_none_is_read_in_items_too(vr: bytes) -> None:
         assert bytes(tree.items(0x00081140)[0].get(0x00211001).value) == b"abcd"  # type: ignore[union-attr, arg-type]
 
 
+def test_an_element_whose_vr_is_none_is_not_turned_into_another_order_of_bytes() -> None:
+    odd = b"\x00\x21\x10\x01??\x00\x04abcd"
+    found, tree = read_all(around(odd, BE), EXPLICIT_BIG)
+    assert found is not None
+    assert (found.attributes.Rows, found.attributes.get_item(0x00211001).value) == (7, b"abcd")
+    assert tree is None
+
+
 def test_an_element_whose_vr_is_none_may_be_the_last() -> None:
     for padding in (b"", bytes(30)):
         dataset = encode(BEFORE | BEHIND, LE) + odd_element(b"??", b"abcd", 0x00291001) + padding
