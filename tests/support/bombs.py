@@ -118,6 +118,17 @@ def deflated_data_set(nbytes: int, piece_bytes: int | None = None) -> EncodedDat
     )
 
 
+def deflated_items(count: int, *, delimited: bool) -> EncodedDataSet:
+    """Return a deflated data set whose one sequence has so many empty items."""
+    attributes = instance(US_IMAGE, "US", f"items {count} {delimited}")
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, 0)
+    if delimited:
+        item = struct.pack("<HHLHHL", 0xFFFE, 0xE000, 0xFFFFFFFF, 0xFFFE, 0xE00D, 0)
+    sequence = struct.pack("<HH2sHL", 0x0099, 0x1010, b"SQ", 0, len(item) * count) + item * count
+    encoded = deflate(encode(attributes, Syntax()) + element(0x00990010, "LO", b"NOBODY", Syntax()) + sequence)
+    return EncodedDataSet(encoded, DEFLATED, str(attributes["SOPClassUID"]), str(attributes["SOPInstanceUID"]))
+
+
 def all_bombs() -> dict[str, EncodedDataSet]:
     """Return a bomb of each kind, by a name for messages."""
     grey = np.zeros((64, 64), np.uint16)
@@ -148,9 +159,12 @@ def all_bombs() -> dict[str, EncodedDataSet]:
         "deflated frame that grows": image(DEFLATED_FRAME, [deflated_zeros(1 << 30)]),
         "deflated frame of the size told": image(DEFLATED_FRAME, [deflated_zeros(1 << 20)], **everything),
         "frames without end": image(JPEG_LOSSLESS, [lossless_jpeg(64, 64)], NumberOfFrames="2000000000"),
-        "deflated data set": deflated_data_set(1 << 30),
-        "deflated data set of many elements": deflated_data_set(1 << 30, 64 << 10),
+        "deflated data set": deflated_data_set(640 << 20),
+        "deflated data set of many elements": deflated_data_set(640 << 20, 64 << 10),
+        "deflated empty items": deflated_items(1_200_000, delimited=False),
+        "deflated empty items with delimiters": deflated_items(1_200_000, delimited=True),
+        "empty fragments": image(JPEG_LOSSLESS, [b""] * 1_200_000),
         "deflated data set, deflated once more": EncodedDataSet(
-            deflate(deflated_data_set(1 << 28).dataset), DEFLATED, US_IMAGE, "1.2.3"
+            deflate(deflated_data_set(64 << 20).dataset), DEFLATED, US_IMAGE, "1.2.3"
         ),
     }

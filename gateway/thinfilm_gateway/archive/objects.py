@@ -17,6 +17,7 @@ from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import Container, open_container
 from thinfilm_gateway.archive.spool import Spool
 from thinfilm_gateway.archive.store import ObjectStore, RangeReader, StorageAway
+from thinfilm_gateway.dicom.mapped import pieces
 
 _LARGE_OBJECT_BYTES = 64 * 1024**2
 _OPEN_CONTAINERS = 16
@@ -135,7 +136,7 @@ class ObjectReader:
         except FileNotFoundError:
             self._spool.check_mounted()
             raise _Damaged("The spool copy is missing.") from None
-        if len(dataset) != location.dataset_bytes or hashlib.sha256(dataset).hexdigest() != location.sha256:
+        if len(dataset) != location.dataset_bytes or _sha256(dataset) != location.sha256:
             raise _Damaged("The spool copy does not have the SHA-256 of what was received.")
         return dataset
 
@@ -156,6 +157,13 @@ class ObjectReader:
                     file.write(part)
                 file.flush()
                 return map_file(file.fileno())
+
+
+def _sha256(dataset: memoryview) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces(dataset):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 class _NoCopy(Exception):

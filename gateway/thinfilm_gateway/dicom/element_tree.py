@@ -40,7 +40,7 @@ _WORD_BYTES = {
     **dict.fromkeys(("UL", "SL", "FL", "OL", "OF"), 4),
     **dict.fromkeys(("FD", "OD", "SV", "UV", "OV"), 8),
 }
-_MAX_ELEMENTS = 1_000_000  # of all levels together
+_MAX_ELEMENTS = 1_000_000  # items and fragments too, of all levels together
 
 Bytes = bytes | memoryview
 
@@ -179,9 +179,7 @@ class _Reader:
         found = Elements()
         creators: dict[tuple[int, int], str] = {}
         for place in places:
-            self._count += 1
-            if self._count > _MAX_ELEMENTS:
-                raise MalformedElements(f"It has more than {_MAX_ELEMENTS} elements.")
+            self._count_one()
             if place.tag & 0xFFFF == 0 and place.value_end - place.value_offset == 4:
                 continue
             vr = _dictionary_vr(place.tag, creators) if place.vr is None else place.vr
@@ -189,6 +187,7 @@ class _Reader:
             if self._is_sequence(place, vr):
                 value = []
                 for item in self._walker.items(place):
+                    self._count_one()
                     value.append(self._elements(self._walker.item(item), found, depth + 1))
             else:
                 value = self._plain(place, vr, found)
@@ -196,6 +195,11 @@ class _Reader:
                 creators[place.tag >> 16, place.tag & 0xFFFF] = bytes(value).decode("latin_1").strip(" \0")
             found.elements.append(Element(place.tag, _settled_vr(place.tag, vr, value, found, outer), value))
         return found
+
+    def _count_one(self) -> None:
+        self._count += 1
+        if self._count > _MAX_ELEMENTS:
+            raise MalformedElements(f"It has more than {_MAX_ELEMENTS} elements.")
 
     def _is_sequence(self, place: ElementPlace, vr: str) -> bool:
         """Tell whether a value is items: where no VR is written, its bytes must be, whatever the dictionary says."""
@@ -215,7 +219,10 @@ class _Reader:
     def _plain(self, place: ElementPlace, vr: str, own: Elements) -> Bytes | Fragments:
         """Return a value that is no sequence; own: the elements before it."""
         if place.undefined_length:
-            found = [self._octets[begin:end] for begin, end in self._walker.fragments(place)]
+            found = []
+            for begin, end in self._walker.fragments(place):
+                self._count_one()
+                found.append(self._octets[begin:end])
             return Fragments(found[0] if found else b"", tuple(found[1:]))
         value = self._octets[place.value_offset : place.value_end]
         if place.encoding.little_endian:

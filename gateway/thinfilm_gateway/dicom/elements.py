@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from thinfilm_gateway.dicom.mapped import let_go
 from thinfilm_gateway.dicom.tags import ITEM, ITEM_DELIMITATION, SEQUENCE_DELIMITATION, tag_name
 
 Octets = bytes | bytearray | memoryview | mmap.mmap
@@ -27,6 +28,8 @@ UNKNOWN_VR = "??"
 
 _HEADER_BYTES = 8  # of an element without a VR, or of the short form
 _LONG_HEADER_BYTES = 12
+_MOST_REMEMBERED = 1_000_000
+_LET_GO_EVERY_HEADERS = 1024  # each brings up to 64 kB of a mapped file into memory
 _SHORT_FORM = {vr.encode("ascii"): vr for vr in SHORT_VRS}
 _LONG_FORM = {vr.encode("ascii"): vr for vr in LONG_VRS}
 _KNOWN_VRS = _SHORT_FORM.keys() | _LONG_FORM.keys()
@@ -146,6 +149,7 @@ class Walker:
     def __init__(self, octets: memoryview, *, remembers: bool = False) -> None:
         self._octets = octets
         self._ends: dict[int, _End] | None = {} if remembers else None
+        self._headers = 0
 
     def data_set(self, encoding: Encoding) -> Iterator[ElementPlace]:
         """Yield the top-level elements in the order they are written.
@@ -231,6 +235,9 @@ class Walker:
 
     def _header(self, offset: int, limit: int, encoding: Encoding) -> _Header:
         """Read the header of the element at the offset. Raises MalformedElements if it is none."""
+        self._headers += 1
+        if self._headers % _LET_GO_EVERY_HEADERS == 0:
+            let_go(self._octets)
         little = encoding.little_endian
         octets = self._octets
         try:
@@ -356,6 +363,8 @@ class Walker:
             if header.tag == (ITEM_DELIMITATION if level.is_item else SEQUENCE_DELIMITATION):
                 found = _End(offset, header.value_offset, level.depth + (not level.is_item))
                 if self._ends is not None:
+                    if len(self._ends) == _MOST_REMEMBERED:
+                        raise MalformedElements(f"It has more than {_MOST_REMEMBERED} sequences and items.")
                     self._ends[level.begin] = found
                 levels.pop()
                 if not levels:

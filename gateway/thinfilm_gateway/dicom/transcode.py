@@ -36,6 +36,7 @@ from thinfilm_gateway.dicom.elements import (
 )
 from thinfilm_gateway.dicom.identity import why_another
 from thinfilm_gateway.dicom.inflating import DEFLATED, SYSTEM_SCRATCH, DamagedDeflation, Scratch, inflated
+from thinfilm_gateway.dicom.mapped import PIECE_BYTES, let_go
 from thinfilm_gateway.dicom.tags import (
     BITS_ALLOCATED,
     BITS_STORED,
@@ -95,8 +96,15 @@ def write_native(
         )
     try:
         elements = _read(dataset, transfer_syntax_uid, scratch)
+        read = 0
         for part in encode(elements, _TARGETS[target_uid]):
-            target.write(part)
+            for start in range(0, len(part), PIECE_BYTES):
+                piece = memoryview(part)[start : start + PIECE_BYTES]
+                target.write(piece)
+                read += len(piece)
+                if read >= PIECE_BYTES:
+                    let_go(piece)
+                    read = 0
     except (MalformedElements, UndecodableFrame) as error:
         raise CannotTranscode(str(error)) from error
 

@@ -16,6 +16,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
 from thinfilm_gateway.config import OPERATIONS, Operation
+from thinfilm_gateway.dicom.mapped import PIECE_BYTES, let_go
 from thinfilm_gateway.dimse import contexts, status
 from thinfilm_gateway.dimse.association_pdus import RequestedAssociation
 from thinfilm_gateway.dimse.command_sets import DATA_SET, NO_DATA_SET, encoded
@@ -122,8 +123,13 @@ class Association(association.Association):
         largest = self.dimse.maximum_pdu_size
         for fragment in fragments_to_send(context_id, memoryview(command_set), largest, is_command=True):
             self.dul.send_pdu(fragment)
+        queued = 0
         for fragment in fragments_to_send(context_id, dataset or memoryview(b""), largest):
             self.dul.send_pdu(fragment)
+            queued += len(fragment.data)
+            if queued >= PIECE_BYTES:
+                let_go(fragment.data)
+                queued = 0
 
     def run_reactor(self) -> None:
         """Accept the association and serve its requests until it ends."""

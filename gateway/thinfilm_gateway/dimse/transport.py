@@ -77,6 +77,7 @@ class DataToSend(P_DATA):
     def __init__(self, context_id: int, control: int, data: memoryview) -> None:
         """Send `data` under this message control header."""
         super().__init__()
+        self.data = data
         # Not through the setter: it wants bytes, and joining header and fragment would be a copy.
         self._presentation_data_value_list = [(context_id, (control, data))]
 

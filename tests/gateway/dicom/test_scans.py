@@ -1,10 +1,13 @@
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pytest
 
+from support.bombs import image
+from support.bombs import lossless_jpeg as declared_lossless_jpeg
 from support.containers import open_bytes, pack_files
 from support.datasets import CT_IMAGE, XA_IMAGE, EncodedDataSet, finish, fragments, image_attributes, instance
 from support.part10_files import slice_samples, write_image, write_series
@@ -53,6 +56,19 @@ def test_the_frames_of_a_lossless_jpeg_are_samples_with_their_sign(dtype: str, b
     assert (found.block.bits_stored, found.block.frame_axis) == (bits, FrameAxis.TIME)
     for frame, (span, coding) in zip(found.block.samples, found.scans, strict=True):
         assert scan_bytes(frame, coding) == encoded.dataset[span.offset : span.offset + span.length]
+
+
+def test_a_frame_that_declares_another_size_than_the_data_set_is_left_alone_and_not_decoded() -> None:
+    tracemalloc.start()
+    for encoded in (
+        image(LOSSLESS_JPEG_FIRST_ORDER, [declared_lossless_jpeg(65_500, 65_500)]),
+        image(LOSSLESS_JPEG_FIRST_ORDER, [declared_lossless_jpeg(65_500, 65_500)], 65_500, 65_500),
+        image(LOSSLESS_JPEG_FIRST_ORDER, [declared_lossless_jpeg(64, 80)]),
+    ):
+        assert scans_of(encoded) is None
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4_000_000
 
 
 def test_frames_that_are_no_lossless_jpeg_are_left_alone() -> None:
