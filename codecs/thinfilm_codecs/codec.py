@@ -55,10 +55,18 @@ class Codec(ABC):
         Raises UnsupportedPixels if the samples are outside what the codec can keep.
         """
 
+    def agrees(self, stream: bytes, group: PixelBlock, parameters: bytes) -> bool:
+        """Tell whether another back end than that of `decode` finds the samples of the group in a part of its stream.
+
+        Costs seconds at most. True where the codec has one back end alone.
+        """
+        del stream, group, parameters
+        return True
+
     @abstractmethod
     def decode(self, stream: bytes, layout: BlockLayout, parameters: bytes) -> SampleArray:
         """Return the samples of a group: an array of layout.shape and layout.dtype.
 
-        Raises CorruptStream for any bytes that are not a stream of this layout, MissingModel where the parameters name
-        a model that is not installed; allocates no more than a small multiple of layout.nbytes.
+        Raises CorruptStream for any bytes that are not a stream of this layout, of these MissingModel where the
+        parameters name a model that is not installed; allocates no more than a small multiple of layout.nbytes.
         """

@@ -13,8 +13,8 @@ class CorruptStream(CodecError):
     """The bytes are not a stream that this codec wrote."""
 
 
-class MissingModel(CodecError):
-    """The stream may be good, but the model that it names is not installed, or its file is damaged."""
+class MissingModel(CorruptStream):
+    """The bytes name a model that is not installed, or whose file is damaged; they may be good themselves."""
 
 
 class MissingDevice(CodecError):

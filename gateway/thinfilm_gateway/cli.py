@@ -163,6 +163,7 @@ def compress(
         )
         for row in result.lossy:
             _console().print(row.sentence())
+    _tell_of_faulty_kernels()
 
 
 @app.command()
@@ -181,6 +182,7 @@ def expand(
         _print_json(result.to_json())
     else:
         _console().print(f"{result.verified} of {result.instances} files written to {output}, each with its SHA-256")
+    _tell_of_faulty_kernels()
     for damage in result.damages:
         complain(damage)
     if result.damages:
@@ -188,6 +190,14 @@ def expand(
     if result.missing:
         left = result.instances - result.verified
         raise Failed(f"{left} of {result.instances} files of {archive} were left out. {' '.join(result.missing)}")
+
+
+def _tell_of_faulty_kernels() -> None:
+    """Say on standard error which kernels were not used, since they did not give the known answers."""
+    from thinfilm_codecs.lossless.neural import kernels
+
+    for sentence in kernels.faults().values():
+        print(f"thinfilm: {sentence}", file=sys.stderr)  # noqa: T201
 
 
 @app.command()

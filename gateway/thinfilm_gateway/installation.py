@@ -7,7 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_codecs import registry
 from thinfilm_codecs.lossless.model_files import lacking
-from thinfilm_codecs.lossless.neural import compiled
+from thinfilm_codecs.lossless.neural import compiled, kernels
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.health_warning import HealthWarning
 from thinfilm_gateway.index import holdings
@@ -43,6 +43,8 @@ def _of_archive(database: Database) -> list[HealthWarning]:
 def warnings(settings: Settings) -> list[HealthWarning]:
     """Return what is missing here; asked every few seconds by each process that compresses, and by the gateway."""
     found = [HealthWarning(f"model_missing {number}", sentence) for number, sentence in enumerate(lacking())]
+    kernels.check_when_due()
+    found += [HealthWarning(f"kernel_wrong {name}", sentence) for name, sentence in kernels.faults().items()]
     if "neural" in settings.lossless_codecs and not compiled.instruction_sets():
         found.append(
             HealthWarning(

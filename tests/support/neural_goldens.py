@@ -5,9 +5,11 @@ whole-number arithmetic, so that they are the same everywhere and for ever; the 
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,12 @@ import pydicom
 from pydicom.data import get_testdata_file
 
 from thinfilm_codecs.blocks import PixelBlock
-from thinfilm_codecs.lossless.neural import Neural, fitting
-from thinfilm_codecs.lossless.neural.model import shipped
+from thinfilm_codecs.lossless.neural import Neural, fitting, kernels, reference, shape
+from thinfilm_codecs.lossless.neural.model import Network, shipped
 from thinfilm_codecs.lossless.neural.parameters import Parameters, pack, quantised_linear
+from thinfilm_codecs.lossless.neural.planes import Geometry
 from thinfilm_codecs.lossless.neural.values import maps_for
+from thinfilm_codecs.lossless.sealed import unseal
 
 FOLDER = Path(__file__).parent.parent / "codecs" / "golden" / "neural" / "conformance"
 HASHES = FOLDER / "hashes.json"
@@ -155,5 +159,47 @@ def write_missing() -> None:
     HASHES.write_text(json.dumps(hashes, indent=1, sort_keys=True) + "\n")
 
 
+def wild_network(width: int, seed: int) -> Network:
+    """Return a network whose sums reach far, so that every activation saturates somewhere."""
+    sizes = (shape.INPUTS, width, shape.HIDDEN_2, shape.OUTPUTS)
+    weights = [
+        (noise((outs, ins), seed + layer) % 61 - 30).astype(np.int8)
+        for layer, (ins, outs) in enumerate(itertools.pairwise(sizes))
+    ]
+    biases = [(noise((outs,), seed + 7 + layer) % 1001 - 500).astype(np.int32) for layer, outs in enumerate(sizes[1:])]
+    return Network((weights[0], weights[1], weights[2]), (biases[0], biases[1], biases[2]))
+
+
+def known_answers() -> dict[str, np.ndarray]:
+    """Return what the package ships as known answers: all goldens, and wild networks coded by the specification."""
+    found = {}
+    for name, golden in goldens().items():
+        parameters, stream = parameters_and_stream(name)
+        found[f"{name}/samples"] = golden.block.samples
+        found[f"{name}/parameters"] = np.frombuffer(parameters, np.uint8)
+        found[f"{name}/stream"] = np.frombuffer(unseal(stream), np.uint8)
+    model = shipped()
+    for width in shape.WIDTHS:
+        for seed, samples in enumerate((tissue((2, 21, 23), 900) * 31 % 65536, noise((2, 17, 19)))):
+            network, values = wild_network(width, 50 * seed), samples.astype(np.uint16)
+            geometry = Geometry(*values.shape, 1, 2, 65535)
+            name = f"wild-{width}-{seed}"
+            found[f"{name}/samples"] = values
+            found[f"{name}/stream"] = np.frombuffer(
+                reference.encode(values, geometry, model.linear, network, model), np.uint8
+            )
+            for layer in range(3):
+                found[f"{name}/weights_{layer + 1}"] = network.weights[layer]
+                found[f"{name}/biases_{layer + 1}"] = network.biases[layer]
+    return found
+
+
+def write_known_answers() -> None:
+    """Write the known answers anew; they must be given for ever, so only new ones may be added."""
+    with resources.files("thinfilm_codecs.lossless.neural").joinpath(kernels.ANSWERS).open("wb") as file:
+        np.savez_compressed(file, **known_answers())
+
+
 if __name__ == "__main__":
     write_missing()
+    write_known_answers()

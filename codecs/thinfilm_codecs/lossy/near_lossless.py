@@ -126,6 +126,11 @@ class NearLossless(LossyCodec):
         """Return those of the engine's parameters."""
         return self._engine.model_hashes(_unpacked(parameters)[1])
 
+    def agrees(self, stream: bytes, group: PixelBlock, parameters: bytes) -> bool:
+        """Tell whether the engine's other back end finds the indices of the group, whose samples lie on the grid."""
+        grid, engine_parameters = _unpacked(parameters)
+        return self._engine.agrees(stream, grid.indices(group), engine_parameters)
+
     def encode(self, group: PixelBlock, parameters: bytes) -> bytes:
         """Code the group on the grid of the parameters. Raises UnsupportedPixels if it is not of the prepared stack."""
         grid, engine_parameters = _unpacked(parameters)

@@ -14,7 +14,7 @@ import zstandard
 
 from thinfilm_codecs.blocks import PixelBlock, SampleArray
 from thinfilm_gateway.archive.container.format import DerivationNote, DicomHeader
-from thinfilm_gateway.archive.container.frames import ReadyStack
+from thinfilm_gateway.archive.container.frames import SECOND_EVERY, ReadyStack
 from thinfilm_gateway.archive.container.order import SourceFrames, StackPlan, plan
 from thinfilm_gateway.archive.container.pack import CannotPack, ReadyFrames, Source, source_frames
 from thinfilm_gateway.archive.container.survey import Survey, map_file, reopen_pixels, survey
@@ -165,6 +165,9 @@ class _Deriver:
         if isinstance(chosen, LosslessOnly):
             self._keep_lossless(numbers, chosen.reason)
             return
+        if not _agrees(chosen, block):
+            self._keep_lossless(numbers, "Another back end of its codec decodes other samples.")
+            return
         first = 0
         derived: list[_Derived] = []
         try:
@@ -237,6 +240,17 @@ class _Deriver:
     def _keep_lossless(self, numbers: Sequence[int], reason: str) -> None:
         for number in numbers:
             self._decisions[number] = replace(self._decisions[number], reason=reason)
+
+
+def _agrees(chosen: Accepted, block: PixelBlock) -> bool:
+    """Tell whether another back end finds the same samples in some of the groups."""
+    coded = chosen.coded
+    step = coded.codec.frames_per_group(block.layout)
+    decoded = replace(block, samples=coded.samples)
+    return all(
+        coded.codec.agrees(coded.streams[number], decoded.frames(number * step, step), coded.parameters)
+        for number in range(0, len(coded.streams), SECOND_EVERY)
+    )
 
 
 def _as_seen(differences: Sequence[Difference], outcome: Outcome) -> Outcome:

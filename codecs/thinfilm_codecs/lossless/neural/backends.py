@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from thinfilm_codecs.errors import MissingDevice
 from thinfilm_codecs.lossless.devices import check_device
-from thinfilm_codecs.lossless.neural import compiled, reference
+from thinfilm_codecs.lossless.neural import compiled, kernels, reference
 from thinfilm_codecs.lossless.neural.model import Linear, Model, Network
 from thinfilm_codecs.lossless.neural.planes import Geometry, padded
 
@@ -30,17 +30,24 @@ class BackEnd(Protocol):
 
 @dataclass(frozen=True)
 class Kernel:
-    """The compiled kernel; the fastest of its instruction sets unless one is named."""
+    """The compiled kernel; the fastest of its instruction sets that computes rightly unless one is named.
+
+    Where none does, the specification, unless one is named.
+    """
 
     instruction_set: str | None = None
 
     def encode(self, values: UInt16, g: Geometry, linear: Linear, network: Network, model: Model) -> bytes:
         """Return the entropy-coded values (frames, rows, columns) of a group."""
+        if self.instruction_set is None and not kernels.usable():
+            return reference.encode(values, g, linear, network, model)
         planes = compiled.Group(g, padded(values, g), g.empty(0))
         return compiled.encode(planes, linear, network, model, self.instruction_set)
 
     def decode(self, stream: bytes, g: Geometry, linear: Linear, network: Network, model: Model) -> Planes | None:
         """Return the padded samples of a group, or None if the stream is not one of such a group."""
+        if self.instruction_set is None and not kernels.usable():
+            return reference.decode(stream, g, linear, network, model)
         return compiled.decode(stream, g, linear, network, model, self.instruction_set)
 
 

@@ -11,12 +11,13 @@ import numpy as np
 from thinfilm_codecs.blocks import BlockLayout, PixelBlock, SampleArray
 from thinfilm_codecs.codec import Codec
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
-from thinfilm_codecs.lossless.neural import compiled
+from thinfilm_codecs.lossless.neural import compiled, kernels
 from thinfilm_codecs.lossless.neural.backends import back_end
 from thinfilm_codecs.lossless.neural.parameters import Parameters, model_identity, pack, unpack
 from thinfilm_codecs.lossless.neural.planes import Geometry, unpadded
 from thinfilm_codecs.lossless.neural.preparation import as_frames, prepared
 from thinfilm_codecs.lossless.neural.presets import Preset
+from thinfilm_codecs.lossless.neural.shape import FRAME_LAG, ROW_LAG
 from thinfilm_codecs.lossless.sealed import seal, unseal
 
 _GROUP_PIXELS = 5 << 19
@@ -27,6 +28,7 @@ _LARGEST_GROUP_PIXELS = 1 << 23
 """Large frames come in groups of so many, since the first frame of a group has no reference, until memory forbids."""
 
 _MOST_FRAMES = 512
+_AGREED_PIXELS = 1 << 19
 
 
 class Neural(Codec):
@@ -63,8 +65,10 @@ class Neural(Codec):
         Raises UnsupportedPixels if its samples span more than 16 bits, or where no kernel was built: numpy alone
         decodes everything, but would take days to fit and to encode.
         """
-        if not compiled.instruction_sets():
-            raise UnsupportedPixels("The neural codec encodes with its compiled kernel only, which was not built here.")
+        if not kernels.usable():
+            raise UnsupportedPixels(
+                "The neural codec encodes with its compiled kernel only, which was not built or is faulty."
+            )
         return pack(prepared(stack, self.frames_per_group(stack.layout), self._preset))
 
     def encode(self, group: PixelBlock, parameters: bytes) -> bytes:
@@ -73,6 +77,23 @@ class Neural(Codec):
         values = p.values.values(as_frames(group.samples))
         geometry = _geometry(group.layout, p)
         return seal(self._back_end.encode(values, geometry, p.linear, p.network, p.model))
+
+    def agrees(self, stream: bytes, group: PixelBlock, parameters: bytes) -> bool:
+        """Tell whether the next slower kernel finds the first samples of all frames, at most half a million."""
+        kernel = kernels.second()
+        if kernel is None:
+            return True
+        p = _unpacked(bytes(parameters))
+        geometry = _geometry(group.layout, p)
+        last_step = _last_step(geometry)
+        planes = compiled.decode_first(unseal(stream), geometry, p.linear, p.network, p.model, kernel, last_step)
+        if planes is None:
+            return False
+        values = p.values.values(as_frames(group.samples))
+        frames, rows, columns = (np.arange(count) for count in values.shape)
+        step = FRAME_LAG * frames[:, None, None] + ROW_LAG * rows[:, None] + columns
+        is_decoded = step <= last_step
+        return bool((unpadded(planes, geometry)[is_decoded] == values[is_decoded]).all())
 
     def decode(self, stream: bytes, layout: BlockLayout, parameters: bytes) -> SampleArray:
         """Return the samples of the group. Raises CorruptStream for bytes that are no such stream."""
@@ -102,6 +123,12 @@ def _from_frames(frames: SampleArray, layout: BlockLayout) -> SampleArray:
         return frames
     planes = frames.reshape(layout.frames, layout.components, layout.rows, layout.columns)
     return np.ascontiguousarray(np.moveaxis(planes, 1, 3))
+
+
+def _last_step(g: Geometry) -> int:
+    """Return the last step of the wavefront up to which about _AGREED_PIXELS are coded."""
+    last = FRAME_LAG * (g.frames - 1) + ROW_LAG * (g.rows - 1) + g.columns - 1
+    return last * min(_AGREED_PIXELS, g.frames * g.rows * g.columns) // (g.frames * g.rows * g.columns)
 
 
 def _geometry(layout: BlockLayout, p: Parameters) -> Geometry:

@@ -1,7 +1,6 @@
 """The kernel, called with checked arrays: the fast back end."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +24,10 @@ def instruction_sets() -> list[str]:
     return _kernel.instruction_sets() if _kernel else []
 
 
-@lru_cache(maxsize=1)
 def _fastest() -> str:
-    return instruction_sets()[0]
+    from thinfilm_codecs.lossless.neural import kernels  # which calls what is here
+
+    return kernels.usable()[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +178,23 @@ def decode(
     if len(stream) % 4:
         return None
     decoded = _kernel.code(_common(group, linear, kernel), *_layers(network), *_tables(model), stream)
+    return group.samples if decoded else None
+
+
+def decode_first(
+    stream: bytes,
+    geometry: Geometry,
+    linear: Linear,
+    network: Network,
+    model: Model,
+    kernel: str,
+    last_step: int,
+) -> Planes | None:
+    """Return the padded samples of a group of which only the steps of the wavefront up to `last_step` are decoded."""
+    group = Group(geometry, geometry.empty(-BIAS), geometry.empty(0))
+    if len(stream) % 4:
+        return None
+    decoded = _kernel.code(_common(group, linear, kernel), *_layers(network), *_tables(model), stream, last_step)
     return group.samples if decoded else None
 
 

@@ -302,7 +302,7 @@ static void derive(const Tables *t, uint16_t *rows, uint16_t *coarse) {
 }
 
 static int code(const Geometry *g, int16_t *samples, int16_t *errors, const Linear *linear, const Network *network,
-                const Tables *tables, Coder *coder, int decoding) {
+                const Tables *tables, Coder *coder, int decoding, int64_t last_step) {
     Task task = {g, tables, samples, errors, {0}, coder, decoding};
     uint16_t rows[ROWS] __attribute__((aligned(32))), coarse[ROWS / 16];
     derive(tables, rows, coarse);
@@ -313,6 +313,7 @@ static int code(const Geometry *g, int16_t *samples, int16_t *errors, const Line
     batch.count = 0;
     uint32_t flags[3] = {32768, 32768, 32768};
     int64_t last = g->columns - 1 + (int64_t)ROW_LAG * (g->rows - 1) + (int64_t)FRAME_LAG * (g->frames - 1);
+    if (last > last_step) last = last_step;
     int result = 0;
     for (int64_t step = 0; step <= last && !result; step++)
         result = code_step(&task, linear, flags, &batch, step);

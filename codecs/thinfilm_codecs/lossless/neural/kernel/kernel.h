@@ -81,9 +81,10 @@ typedef struct {
     /* Bits that the network would spend on some pixels, and, unless NULL, the gradient of their sum is added to. For
        fitting. Returns 0, or -2: no memory. */
     int (*objective)(const Network *, const float *scales, const Asked *, size_t n, float *bits, float *gradient);
-    /* Code a group: samples are read (encoding) or filled in (decoding). Returns 0, or -1 for a corrupt stream. */
+    /* Code a group: samples are read (encoding) or filled in (decoding). Returns 0, or -1 for a corrupt stream. Steps of
+       the wavefront behind `last_step` are left out. */
     int (*code)(const Geometry *, int16_t *samples, int16_t *errors, const Linear *, const Network *,
-                const Tables *, Coder *, int decoding);
+                const Tables *, Coder *, int decoding, int64_t last_step);
     /* Fill the tables that are made of others. */
     void (*derive)(const Tables *, uint16_t *rows, uint16_t *coarse);
     /* Code one step of a group; of the geometry only the maximum counts. Failure is said in the coder. */

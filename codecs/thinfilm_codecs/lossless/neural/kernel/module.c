@@ -184,14 +184,17 @@ static int exhausted(const Coder *coder) {
     return coder->word == coder->words_count;
 }
 
-/* code(common, hidden, weights, biases, exponential, curves, stream or None): the stream, or True / False: decoded. */
+/* code(common, hidden, weights, biases, exponential, curves, stream or None[, last step]): the stream, or True / False:
+   decoded. With a last step only the steps up to it are decoded. */
 static PyObject *code(PyObject *self, PyObject *args) {
     (void)self;
     Common c;
     PyObject *common, *stream_object, *result = NULL;
     Py_buffer weights, biases, exponential, curves, stream = {0};
     int hidden;
-    if (!PyArg_ParseTuple(args, "Oiy*y*y*y*O", &common, &hidden, &weights, &biases, &exponential, &curves, &stream_object))
+    long long last_step = INT64_MAX;
+    if (!PyArg_ParseTuple(args, "Oiy*y*y*y*O|L", &common, &hidden, &weights, &biases, &exponential, &curves,
+                          &stream_object, &last_step))
         return NULL;
     Coder coder;
     memset(&coder, 0, sizeof coder);
@@ -212,11 +215,12 @@ static PyObject *code(PyObject *self, PyObject *args) {
     Tables tables = {exponential.buf, curves.buf, NULL, NULL};
     if (!status) {
         Py_BEGIN_ALLOW_THREADS;
-        status = c.kernel->code(&c.geometry, c.samples.buf, c.errors.buf, &c.linear, &network, &tables, &coder, decoding);
+        status = c.kernel->code(&c.geometry, c.samples.buf, c.errors.buf, &c.linear, &network, &tables, &coder, decoding,
+                                last_step);
         Py_END_ALLOW_THREADS;
     }
     if (decoding)
-        result = PyBool_FromLong(status == 0 && exhausted(&coder));
+        result = PyBool_FromLong(status == 0 && (last_step < INT64_MAX || exhausted(&coder)));
     else if (status)
         PyErr_SetString(PyExc_RuntimeError, "The kernel could not code the group.");
     else
