@@ -71,10 +71,10 @@ class Child:
 
     @property
     def trouble(self) -> str | None:
-        """One sentence while the process is dead, or was started a moment ago after failing young; else None."""
+        """One sentence while the process is dead, or has just been started after failing again and again; else None."""
         if not self.alive:
             return f"The process {self.name} does not run and is being started again; the log says why."
-        if self._failures > 0 and time.monotonic() - self._started_at < HEALTHY_SECONDS:
+        if self._failures > 1 and time.monotonic() - self._started_at < HEALTHY_SECONDS:
             return (
                 f"The process {self.name} died soon after its start, or could not be started, {self._failures} times;"
                 " the log says why."

@@ -311,7 +311,13 @@ def test_a_thread_that_fails_is_a_warning_of_its_process(index: Database) -> Non
 
 def test_a_process_that_keeps_dying_is_a_warning(tmp_path: Path) -> None:
     with running_gateway(tmp_path, receivers=2, local_workers=0) as gateway:
-        line = next(line for line in gateway.log.read_text().splitlines() if '"receiver 2"' in line)
-        os.kill(json.loads(line)["pid"], signal.SIGKILL)
+
+        def pids() -> list[int]:
+            lines = gateway.log.read_text().splitlines()
+            return [json.loads(line)["pid"] for line in lines if '"process_started"' in line and '"receiver 2"' in line]
+
+        for deaths in (1, 2):
+            wait_until(lambda deaths=deaths: len(pids()) == deaths, "it is started")
+            os.kill(pids()[-1], signal.SIGKILL)
         name = f"process_died receiver 2 on {process_name().rpartition(':')[0]}"
         wait_until(lambda: name in {warning["name"] for warning in gateway.health()["warnings"]}, "it is told of")
