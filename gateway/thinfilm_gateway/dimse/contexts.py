@@ -13,6 +13,10 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    MPEGTransferSyntaxes,
+    VideoEndoscopicImageStorage,
+    VideoMicroscopicImageStorage,
+    VideoPhotographicImageStorage,
 )
 from pynetdicom import sop_class
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
@@ -46,6 +50,10 @@ SERVICE_CLASSES: dict[str, Operation] = {
 # Results of a presentation context (PS3.8 Table 9-18)
 ACCEPTED, USER_REJECTION, ABSTRACT_SYNTAX_NOT_SUPPORTED, TRANSFER_SYNTAXES_NOT_SUPPORTED = 0, 1, 3, 4
 
+_VIDEO_CLASSES = frozenset(  # PS3.3 A.32.5 to A.32.7
+    (VideoEndoscopicImageStorage, VideoMicroscopicImageStorage, VideoPhotographicImageStorage)
+)
+_VIDEO_SYNTAXES = frozenset(MPEGTransferSyntaxes)  # HEVC among them
 _STORAGE = frozenset(_STORAGE_CLASSES.values())
 _OTHER_SERVICES = frozenset(
     uid
@@ -104,9 +112,9 @@ def negotiate(
     for context in proposed:
         if "get" in allowed and context.transfer_syntaxes and roles.get(context.abstract_syntax, _SCU).scp:
             offers.setdefault(context.abstract_syntax, {})[context.context_id] = _preferred(context)
-    to_send = {
-        context_id: syntax for offer in offers.values() for context_id, syntax in syntaxes_to_send(offer).items()
-    }
+    to_send: dict[int, str] = {}
+    for storage_class, offer in offers.items():
+        to_send |= syntaxes_to_send(offer, is_video=storage_class in _VIDEO_CLASSES)
     return [_answer(context, roles.get(context.abstract_syntax, _SCU), allowed, to_send) for context in proposed]
 
 
@@ -124,13 +132,16 @@ def role_replies(
     return list(replies.values())
 
 
-def syntaxes_to_send(offers: Mapping[int, Sequence[str]]) -> dict[int, str]:
+def syntaxes_to_send(offers: Mapping[int, Sequence[str]], *, is_video: bool = False) -> dict[int, str]:
     """Choose the syntax of each context of one storage class in which the requestor takes objects.
 
     offers: transfer syntaxes by context id. Which objects it will ask for is not known yet, and they may have come in
     any syntax. So one context is native if any can be, Explicit rather than Implicit VR, which loses private VRs: what
-    can be decoded can be sent in it. The others then take what no context takes yet.
+    can be decoded can be sent in it. The others then take what no context takes yet. Objects of video classes come in
+    the syntaxes of video, which nobody decodes here.
     """
+    if is_video:
+        offers = {context_id: _videos(offered) or offered for context_id, offered in offers.items()}
     chosen = {context_id: offered[0] for context_id, offered in offers.items() if len(offered) == 1}
     for native in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
         if native in chosen.values():
@@ -143,6 +154,10 @@ def syntaxes_to_send(offers: Mapping[int, Sequence[str]]) -> dict[int, str]:
         if context_id not in chosen:
             chosen[context_id] = next((one for one in offered if one not in chosen.values()), offered[0])
     return chosen
+
+
+def _videos(offered: Sequence[str]) -> list[str]:
+    return [syntax for syntax in offered if syntax in _VIDEO_SYNTAXES]
 
 
 def presentation_context(

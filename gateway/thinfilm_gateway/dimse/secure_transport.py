@@ -79,12 +79,12 @@ class SecureAssociationSocket(AssociationSocket):
         received = len(self._first)
         buffer[:received] = self._first
         self._first = b""
-        while received < len(buffer):
-            count = self.socket.recv_into(buffer[received:]) if self.socket is not None else 0
-            if count == 0:
-                break
-            received += count
-        return received
+        return self.fill_from(buffer, received)
+
+    def receive_some(self, buffer: memoryview) -> int:
+        """Read and decrypt what there is; returns how many bytes, 0 at the end. Raises OSError."""
+        assert self.socket is not None, "Is connected."
+        return self.socket.recv_into(buffer)
 
     def send_parts(self, parts: list[memoryview]) -> None:
         """Send a PDU that lies in several places, as one, so that it takes no record of TLS more than it needs."""

@@ -135,16 +135,36 @@ class AssociationSocket(transport.AssociationSocket):
         return bool(poll.poll(0))
 
     def fill(self, buffer: memoryview) -> int:
-        """Read until the buffer is full; returns fewer bytes only where the connection ended. Raises OSError."""
-        received = 0
+        """Read until the buffer is full; returns fewer bytes only where the connection ended.
+
+        Raises OSError, and so when the peer takes too long, even if something comes all the time.
+        """
+        return self.fill_from(buffer, 0)
+
+    def fill_from(self, buffer: memoryview, received: int) -> int:
+        """Read until the buffer is full, of which so many bytes are there already."""
+        # Who is no association yet has less time than who is one.
+        seconds = self.assoc.network_timeout if self.assoc.is_established else self.assoc.acse_timeout
+        deadline = None if seconds is None else time.monotonic() + seconds
         while received < len(buffer):
             if self.socket is None:
                 break
-            count = self.socket.recv_into(buffer[received:], 0, socket.MSG_WAITALL)
-            if count == 0:
-                break
-            received += count
+            try:
+                count = self.receive_some(buffer[received:])
+            except BlockingIOError:  # nothing came for as long as the kernel waits
+                pass
+            else:
+                if count == 0:
+                    break
+                received += count
+            if received < len(buffer) and deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError("The peer takes too long for one PDU.")
         return received
+
+    def receive_some(self, buffer: memoryview) -> int:
+        """Read as much as there is, at most the whole buffer; returns how many bytes, 0 at the end. Raises OSError."""
+        assert self.socket is not None, "Is connected."
+        return int(self.socket.recv_into(buffer, 0, socket.MSG_WAITALL))
 
     def send(self, bytestream: bytes) -> None:
         """Send a PDU."""
@@ -196,11 +216,11 @@ class AssociationSocket(transport.AssociationSocket):
         # MSG_WAITALL useless. The receive buffer is left to the kernel too, which grows it further than we may.
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.assoc.network_timeout is not None:
-            seconds, fraction = divmod(float(self.assoc.network_timeout), 1)
-            limit = struct.pack("@ll", int(seconds), int(fraction * 1_000_000))
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        network, negotiation = self.assoc.network_timeout, self.assoc.acse_timeout
+        if network is not None:
+            look = network if negotiation is None else min(network, negotiation)  # `fill` sees to the rest
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(look))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(network))
 
 
 class DULServiceProvider(dul.DULServiceProvider):
@@ -397,6 +417,11 @@ class _IndicationQueue(queue.Queue[Any]):
         super().put(item, block, timeout)
         if isinstance(item, A_RELEASE | A_ABORT | A_P_ABORT):
             self._assoc.dimse.msg_queue.put((None, None))
+
+
+def _timeval(seconds: float) -> bytes:
+    whole, fraction = divmod(float(seconds), 1)
+    return struct.pack("@ll", int(whole), int(fraction * 1_000_000))
 
 
 def _provider_abort() -> bytes:

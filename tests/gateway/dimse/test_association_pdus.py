@@ -1,8 +1,10 @@
 """Requests for associations, as other implementations write them: accepted or rejected, never aborted."""
 
 import contextlib
+import socket
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +21,34 @@ from support.association_requests import (
     CLASS_UID,
     COMMON,
     CONTEXT,
+    DATA,
+    DICOM,
     EXPLICIT,
     EXTENDED,
     IDENTITY,
     IMPLICIT,
+    INFORMATION,
     MAXIMUM_LENGTH,
     REJECT,
+    RELEASE,
+    RELEASED,
     ROLE,
     TRANSFER,
     VERIFICATION,
     VERSION_NAME,
     WINDOW,
+    Caller,
     Request,
     caller,
+    command,
     context,
     echo_request,
     item,
     role,
     status,
 )
+from support.datasets import ct_series
+from support.query_retrieve import gateway_with, identifier, move
 from support.receiver import Running, running_receiver
 from support.upper_layer import associate_request
 from thinfilm_gateway.dimse import association_pdus
@@ -255,3 +266,64 @@ def test_the_request_of_pynetdicom_is_read_as_it_was_meant() -> None:
     assert [one.context_id for one in request.proposed] == [1, 3, 5]
     (largest,) = [one for one in request.user_information if isinstance(one, MaximumLengthNotification)]
     assert largest.maximum_length_received == 16384
+
+
+ACCEPTED = struct.pack(">HH", 1, 0) + b"\0" * 64 + item(APPLICATION_CONTEXT, DICOM)
+STORED_IN = item(0x21, b"\1\0\0\0" + item(TRANSFER, EXPLICIT + b"\0"))
+
+
+@pytest.mark.parametrize(
+    ("items", "largest"),
+    [
+        pytest.param(STORED_IN + item(INFORMATION, GOOD.information), 16384, id="as it should be"),
+        pytest.param(STORED_IN, 0, id="without user information"),
+        pytest.param(
+            STORED_IN + item(INFORMATION, item(VERSION_NAME, b"A" * 40) + item(0x60, b"?")), 0, id="odd items"
+        ),
+        pytest.param(item(0x99, b"?") + STORED_IN + item(0x21, b"\3\3\0\0"), 0, id="a bare refused context"),
+    ],
+)
+def test_an_acceptance_is_read_as_others_write_it(items: bytes, largest: int) -> None:
+    pdu, event = association_pdus.read(2, ACCEPTED + items)
+    accepted: Any = pdu.to_primitive()
+    assert (event, accepted.result) == ("Evt3", 0)
+    context = accepted.presentation_context_definition_results_list[0]
+    assert (context.context_id, context.result, context.transfer_syntax) == (1, 0, [EXPLICIT.decode()])
+    assert accepted.user_information[0].maximum_length_received == largest
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\1", b"\0\xff\xff\xff", b"\0\1\1\x0a", b"\0\2\3\2"])
+def test_a_rejection_is_one_whatever_its_values(body: bytes) -> None:
+    rejected: Any = association_pdus.read(3, body)[0].to_primitive()
+    assert rejected.result in (1, 2)
+    assert rejected.diagnostic in (1, 2, 3, 7)
+
+
+def test_a_destination_that_answers_oddly_gets_its_objects(tmp_path: Path) -> None:
+    (image,) = ct_series(1, 32)
+    server = socket.create_server(("127.0.0.1", 0))
+    peers = [{"ae_title": "ODD", "host": "127.0.0.1", "port": server.getsockname()[1]}]
+    with server, gateway_with(tmp_path, [image], peers=peers) as running, ThreadPoolExecutor(1) as pool:
+        moved = pool.submit(move, running.port, identifier("PATIENT", PatientID="T-001"), "ODD", "PATIENT")
+        connection, _ = server.accept()
+        with connection:
+            peer = Caller(connection)
+            assert peer.read()[0] == 1
+            body = ACCEPTED + STORED_IN + item(0x99, b"?") + item(INFORMATION, item(VERSION_NAME, b"A" * 40))
+            peer.send(struct.pack(">BxL", ACCEPT, len(body)) + body)
+            received = b""
+            while not received.endswith(image.dataset[-64:]):
+                received += peer.read()[1]
+            answer = command(
+                e0002=CT_IMAGE + b"\0",
+                e0100=b"\1\x80",
+                e0120=b"\1\0\0\0",
+                e0800=b"\1\1",
+                e0900=b"\0\0",
+                e0902=b"\xff\x1b",
+            )
+            peer.send(struct.pack(">BxLLBB", DATA, 6 + len(answer), 2 + len(answer), 1, 3) + answer)
+            assert peer.read()[0] == RELEASE
+            peer.send(struct.pack(">BxL4x", RELEASED, 4))
+        done = moved.result(60)
+    assert done.counts == (None, 1, 0, 0)

@@ -15,6 +15,7 @@ EXPLICIT = "1.2.840.10008.1.2.1"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 JPEG = "1.2.840.10008.1.2.4.50"
+MPEG2 = "1.2.840.10008.1.2.4.100"
 HTJ2K = "1.2.840.10008.1.2.4.201"
 PRIVATE = "1.3.6.1.4.1.9590.100.1.99"
 
@@ -101,6 +102,13 @@ def test_where_a_peer_takes_objects_some_context_of_each_class_can_send_every_ob
     proposed = [contexts.Proposed(number, CT_IMAGE, tuple(offered)) for number, offered in enumerate(offers)]
     negotiated = contexts.negotiate(proposed, {CT_IMAGE: contexts.Roles(scu=False, scp=True)})
     assert [context.transfer_syntax for context in negotiated] == [[one] for one in chosen]
+
+
+def test_video_which_cannot_be_decoded_is_sent_as_video_where_a_peer_takes_it() -> None:
+    video = "1.2.840.10008.5.1.4.1.1.77.1.1.1"
+    proposed = [contexts.Proposed(1, video, (EXPLICIT, MPEG2, JPEG)), contexts.Proposed(3, video, (JPEG, EXPLICIT))]
+    negotiated = contexts.negotiate(proposed, {video: contexts.Roles(scu=False, scp=True)})
+    assert [context.transfer_syntax for context in negotiated] == [[MPEG2], [EXPLICIT]]
 
 
 def test_a_peer_that_may_not_get_is_a_sender_whatever_it_proposes_to_be() -> None:

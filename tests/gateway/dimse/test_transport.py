@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import re
+import select
 import socket
 import struct
 import threading
@@ -62,6 +63,12 @@ class RawPeer:
     def send(self, pdu_type: int, body: bytes, declared: int | None = None) -> None:
         length = len(body) if declared is None else declared
         self.socket.sendall(struct.pack(">BxL", pdu_type, length) + body)
+
+    def trickle(self, count: int) -> None:
+        """Send so many bytes, one by one."""
+        for _ in range(count):
+            self.socket.sendall(b"\0")
+            select.select([], [], [], 0.05)
 
     def read(self) -> tuple[int, bytes]:
         """Return the type and variable field of the next PDU; (0, b"") at the end of the connection."""
@@ -203,6 +210,17 @@ def test_an_association_that_falls_silent_is_aborted(receiver: Running) -> None:
     with RawPeer(receiver.port) as peer:
         peer.associate()
         assert peer.read()[0] == ABORT
+
+
+@pytest.mark.parametrize("associated", [False, True])
+def test_a_peer_that_sends_its_pdu_byte_by_byte_without_end_is_let_go(receiver: Running, associated: bool) -> None:
+    with RawPeer(receiver.port) as peer:
+        if associated:
+            peer.associate()
+        peer.send(4 if associated else 1, b"", declared=10_000)
+        with pytest.raises(OSError, match=r"reset|[Bb]roken"):
+            peer.trickle(1000)  # longer than any time limit
+    wait_until(lambda: not associations(), "the association is over")
 
 
 @pytest.mark.parametrize("sent", [3, 6, 20])
