@@ -175,6 +175,9 @@ class Settings(BaseSettings):
     job_lease_seconds: float = Field(
         900.0, gt=0, le=DAY_SECONDS, allow_inf_nan=False, description="A worker silent for so long has lost its job."
     )
+    scrub_days: int = Field(
+        30, ge=1, le=3650, description="All that is kept is read and compared once in so many days, by itself."
+    )
     cache_bytes: int = Field(
         10 * GIB, ge=0, description="Spool copies of compressed instances kept for fast retrieval."
     )

@@ -53,7 +53,9 @@ class House:
             received = self.spool(encoded, sender)
             policy = self.context.settings.duplicates
             (outcome,) = register_all(self.context.database, [received], quiet, duplicates=policy)
-            if outcome in (Outcome.IDENTICAL, Outcome.REJECTED):
+            if outcome is Outcome.IDENTICAL:
+                self.context.spool.set_aside(str(received.spool_name))
+            elif outcome is Outcome.REJECTED:
                 self.context.spool.remove(str(received.spool_name))
             outcomes.append(outcome)
         return outcomes

@@ -56,8 +56,9 @@ class Running:
         return dataset
 
     def files(self) -> list[Path]:
-        """Return every file under the spool, half ones too."""
-        return [path for path in self.settings.spool_dir.rglob("*") if path.is_file()]
+        """Return every file under the spool, half ones too, but not what came again and was set aside."""
+        paths = self.settings.spool_dir.rglob("*")
+        return [path for path in paths if path.is_file() and path.parent.name != "resent"]
 
     def assert_nothing_kept(self) -> None:
         """Fail unless spool and index are empty, or become so at once."""

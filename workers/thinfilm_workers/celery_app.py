@@ -18,7 +18,16 @@ SWEEP = "thinfilm.sweep"
 EVICT = "thinfilm.evict"
 TIDY = "thinfilm.tidy"
 LOSSY_RULES = "thinfilm.lossy_rules"
-PERIODS = {SWEEP: 30.0, EVICT: 5.0, LOSSY_RULES: 600.0, TIDY: 3600.0}  # seconds between two runs
+RESENT = "thinfilm.resent"
+SCRUB = "thinfilm.scrub"
+PERIODS = {
+    SWEEP: 30.0,
+    EVICT: 5.0,
+    LOSSY_RULES: 600.0,
+    TIDY: 3600.0,
+    RESENT: 5.0,
+    SCRUB: 60.0,
+}  # seconds between two runs
 
 _LONG_AGO = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 

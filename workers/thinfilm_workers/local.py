@@ -4,7 +4,7 @@ import datetime as dt
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -24,18 +24,25 @@ from thinfilm_gateway.stop_signal import stop_signal
 from thinfilm_workers.context import Context
 from thinfilm_workers.jobs.evict import evict
 from thinfilm_workers.jobs.lossy_rules import apply_lossy_rules
+from thinfilm_workers.jobs.resent import check_resent
+from thinfilm_workers.jobs.scrub_pass import scrub_on
 from thinfilm_workers.jobs.sweep import sweep, tidy
 from thinfilm_workers.runner import QUEUES, record_released, run_next
 
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.5  # how long a due job may wait for an idle process
-PERIODS: dict[Callable[[Context], object], float] = {
+Piece = Callable[[Context], object]
+Periods = Mapping[Piece, float]
+
+PERIODS: Periods = {
     sweep: 30.0,
     evict: 5.0,
     apply_lossy_rules: 600.0,
     tidy: 3600.0,
 }
+READING_PERIODS: Periods = {check_resent: 5.0, scrub_on: 60.0}
+"""What reads much, and must not hold up the rest."""
 RESTART_SECONDS = 1.0  # between the death of a process and its replacement
 STOP_SECONDS = 60.0  # what a running job gets to end in; then its process is killed and the job comes back by its lease
 
@@ -52,9 +59,13 @@ def run_workers(settings: Settings, stop_seconds: float = STOP_SECONDS) -> None:
         if not settings.database_url:
             _release_jobs(settings)
         keep_linear_algebra_on_one_thread()
-        maintenance = _Maintenance(settings)
+        # All containers of an embedded index are finished when its workers start: nobody else has made any.
+        first = None if settings.database_url else partial(tidy, attach_after=dt.timedelta(0))
+        maintenance = _Maintenance("maintenance", settings, PERIODS, first)
+        reading = _Maintenance("reading", settings, READING_PERIODS)
         maintenance.start()
-        heart = Heart(maintenance.database, heartbeats.LOCAL_WORKER, (), list, [maintenance])
+        reading.start()
+        heart = Heart(maintenance.database, heartbeats.LOCAL_WORKER, (), list, [maintenance, reading])
         heart.start()
         children = [_start(settings) for _ in range(settings.local_workers)]
         while not stop.poll(0):
@@ -63,6 +74,7 @@ def run_workers(settings: Settings, stop_seconds: float = STOP_SECONDS) -> None:
         _stop(children, stop_seconds)
         heart.stop()
         maintenance.stop()
+        reading.stop()
     log.info("workers_stopped")
 
 
@@ -157,9 +169,12 @@ def work(settings: Settings, life_line: Connection) -> None:
 class _Maintenance(LastingThread):
     """Does what is due from time to time. May be cut off anywhere: all of it survives a crash."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__("maintenance", self._maintain)
+    def __init__(self, name: str, settings: Settings, periods: Periods, first: Piece | None = None) -> None:
+        """periods: seconds between two runs of each piece. first: what is done before all else."""
+        super().__init__(name, self._maintain)
         self._context = Context.open(settings)
+        self._periods = periods
+        self._first = first
 
     @property
     def database(self) -> Database:
@@ -168,16 +183,15 @@ class _Maintenance(LastingThread):
 
     def _maintain(self) -> None:
         """Do each piece at once, then whenever its period is over."""
-        due = dict.fromkeys(PERIODS, 0.0)
-        if not self._context.settings.database_url:  # all containers are finished: nobody else has made any
-            self._do(partial(tidy, attach_after=dt.timedelta(0)), "tidy")
-            due[tidy] = time.monotonic() + PERIODS[tidy]
+        due = dict.fromkeys(self._periods, 0.0)
+        if self._first is not None:
+            self._do(self._first, "first")
         while not self.stopping.wait(max(0.0, min(due.values()) - time.monotonic())):
             piece = min(due, key=due.__getitem__)
-            due[piece] = time.monotonic() + PERIODS[piece]
+            due[piece] = time.monotonic() + self._periods[piece]
             self._do(piece, piece.__name__)
 
-    def _do(self, piece: Callable[[Context], object], name: str) -> None:
+    def _do(self, piece: Piece, name: str) -> None:
         try:
             piece(self._context)
         except Exception as error:  # the next time may be better; jobs go on meanwhile

@@ -66,18 +66,7 @@ def container_damage(container: Container, entry: int | None, sha256: str) -> st
     return None if found == sha256 else "The data set in the container is not the one that was received."
 
 
-def is_proven(context: Context, held: HeldInstance) -> bool:
-    """Read the copies of an instance that the index names; tell whether one of them is right.
-
-    Raises StorageAway, OSError.
-    """
-    in_spool = held.spool_name is not None and held.state is not InstanceState.QUARANTINED
-    if in_spool and spool_damage(context.spool, str(held.spool_name), held.dataset_offset, held.sha256) is None:
-        return True
-    return is_proven_in_container(context, held)
-
-
-def is_proven_in_container(context: Context, held: HeldInstance, other_than: str = "") -> bool:
+def is_proven_in_container(context: Context, held: HeldInstance, other_than: str) -> bool:
     """Read an instance from the container that the index names, unless that is `other_than`; tell whether it is right.
 
     Raises StorageAway where the archive, not the container, is missing, and OSError.

@@ -88,6 +88,15 @@ def read_spooled(spool: Spool, name: str) -> Spooled:
 
     Raises NotReceived, FileNotFoundError, OSError.
     """
-    received = read_file(spool.path(name), name)
+    return _spooled(spool.path(name), name)
+
+
+def read_resent(spool: Spool, name: str) -> Spooled:
+    """Do the same for a file that was set aside. Raises NotReceived, FileNotFoundError, OSError."""
+    return _spooled(spool.resent_path(name), name)
+
+
+def _spooled(path: Path, name: str) -> Spooled:
+    received = read_file(path, name)
     sha256 = promised_sha256(name)
     return Spooled(replace(received, sha256=sha256), received.sha256 != sha256)

@@ -13,9 +13,9 @@ from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.jobs import COMPRESS_GPU
 from thinfilm_workers import runner
 from thinfilm_workers.app import app, settings
-from thinfilm_workers.celery_app import EVICT, LOSSY_RULES, SWEEP, TIDY
+from thinfilm_workers.celery_app import EVICT, LOSSY_RULES, RESENT, SCRUB, SWEEP, TIDY
 from thinfilm_workers.context import Context
-from thinfilm_workers.jobs import evict, lossy_rules, sweep
+from thinfilm_workers.jobs import evict, lossy_rules, resent, scrub_pass, sweep
 
 
 @functools.cache
@@ -73,3 +73,15 @@ def run_tidy() -> None:
 def run_lossy_rules() -> None:
     """Give jobs to what lossy rules are due for."""
     lossy_rules.apply_lossy_rules(_context())
+
+
+@app.task(name=RESENT)
+def run_resent() -> None:
+    """Read the kept copies of what came again."""
+    resent.check_resent(_context())
+
+
+@app.task(name=SCRUB)
+def run_scrub() -> None:
+    """Read on in what is kept."""
+    scrub_pass.scrub_on(_context())

@@ -23,6 +23,7 @@ _RANDOM_DIGITS = 30
 _SHA256_DIGITS = 64
 _NAME = re.compile(rf"[0-9a-f]{{{2 + _RANDOM_DIGITS + _SHA256_DIGITS}}}")
 _TEMPORARY = "incoming"
+_RESENT = "resent"
 _CLOSED = -1
 _SHARDS = tuple(f"{number:02x}" for number in range(256))
 
@@ -125,6 +126,7 @@ class Spool:
         self._root = root
         self._check = check
         self._temporary = root / _TEMPORARY
+        self._resent = root / _RESENT
         self._is_made = False
         with contextlib.suppress(StorageAway):
             self._make()
@@ -168,6 +170,28 @@ class Spool:
         """Remove an object; one that is gone already is no error."""
         self.path(name).unlink(missing_ok=True)
 
+    def set_aside(self, name: str) -> None:
+        """Put an object that is kept already apart from the others, until it is known that the other copy is right."""
+        self.path(name).rename(self._resent / name)
+
+    def take_back(self, name: str) -> None:
+        """Put an object that was set aside among the others again. Raises FileNotFoundError, OSError."""
+        path = self.path(name)
+        (self._resent / name).rename(path)
+        sync(path.parent)
+
+    def resent(self) -> list[str]:
+        """Return the names of the objects that were set aside."""
+        return [file.name for file in self._resent.iterdir() if _NAME.fullmatch(file.name)]
+
+    def resent_path(self, name: str) -> Path:
+        """Where an object lies that was set aside. Raises ValueError as `path` does."""
+        return self._resent / self.path(name).name
+
+    def remove_resent(self, name: str) -> None:
+        """Remove an object that was set aside; one that is gone already is no error."""
+        self.resent_path(name).unlink(missing_ok=True)
+
     def check_mounted(self) -> None:
         """Raise StorageAway if a missing file means that the whole spool is away."""
         self._check()
@@ -209,6 +233,7 @@ class Spool:
         if self._is_made:
             return
         make_folder(self._temporary)
+        make_folder(self._resent)
         present = {folder.name for folder in self._root.iterdir()}
         missing = [shard for shard in _SHARDS if shard not in present]
         for shard in missing:
@@ -220,7 +245,7 @@ class Spool:
 def bytes_under(root: Path) -> int:
     """Bytes of all files of the spool at `root`; those that come or go meanwhile may be missing. Raises OSError."""
     used = 0
-    for folder in (*_SHARDS, _TEMPORARY):
+    for folder in (*_SHARDS, _TEMPORARY, _RESENT):
         with contextlib.suppress(FileNotFoundError), os.scandir(root / folder) as files:
             for file in files:
                 with contextlib.suppress(FileNotFoundError):

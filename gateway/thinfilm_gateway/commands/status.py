@@ -15,11 +15,13 @@ from thinfilm_gateway import counts, data_folder, health
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.data_folder import Room
 from thinfilm_gateway.health_warning import HealthWarning
-from thinfilm_gateway.index import heartbeats, volumes
+from thinfilm_gateway.index import heartbeats, holdings, scrub_passes, volumes
 from thinfilm_gateway.index import status as index_status
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.heartbeats import Beat
+from thinfilm_gateway.index.holdings import UnusedContainer
 from thinfilm_gateway.index.savings import Savings, Share
+from thinfilm_gateway.index.scrub_passes import Scrubbed
 from thinfilm_gateway.index.status import Problem, Summary
 from thinfilm_gateway.policy import lossless
 
@@ -29,6 +31,7 @@ class Status:
     """The state of a gateway, running or not.
 
     warnings: what is wrong, what harms most first. problems: at most 100 of each kind, the latest first.
+    scrub: how far the reading of everything has come. unused: containers that are listed to go.
     workers: those that live. hurry: a sentence while a backlog costs compression.
     """
 
@@ -36,6 +39,8 @@ class Status:
     savings: Savings
     warnings: tuple[HealthWarning, ...]
     problems: tuple[Problem, ...]
+    scrub: Scrubbed
+    unused: tuple[UnusedContainer, ...]
     workers: tuple[Beat, ...]
     room: Room
     hurry: str | None
@@ -47,6 +52,11 @@ class Status:
             | asdict(self.room)
             | {
                 "savings": self.savings.to_json(),
+                "scrub": self.scrub.to_json(),
+                "unused_containers": [
+                    {"key": one.key, "size_bytes": one.size_bytes, "since": one.since and one.since.isoformat()}
+                    for one in self.unused
+                ],
                 "hurry": self.hurry,
                 "workers": [
                     {"name": beat.name, "kind": beat.kind, "queues": beat.queues, "since": beat.started_at.isoformat()}
@@ -68,7 +78,9 @@ def status(settings: Settings) -> Status:
         room = data_folder.room(settings, volumes.known(session))
         warnings = tuple(health.warnings(settings, session, room))
         workers = tuple(heartbeats.workers(heartbeats.living(session, dt.datetime.now(dt.UTC))))
-        return Status(summary, counted.savings, warnings, problems, workers, room, hurry)
+        scrub = scrub_passes.scrubbed(session)
+        unused = tuple(holdings.unused_containers(session))
+        return Status(summary, counted.savings, warnings, problems, scrub, unused, workers, room, hurry)
 
 
 @contextlib.contextmanager
@@ -99,6 +111,15 @@ def _savings_text(share: Share) -> str:
     return f"{share.received_bytes:,} received, {share.kept_bytes:,} kept{ratio}"
 
 
+def _scrub_text(scrub: Scrubbed) -> str:
+    told = []
+    if scrub.share is not None:
+        told.append(f"{scrub.share:.0%} of the pass under way is read")
+    if scrub.whole_at is not None:
+        told.append(f"all was read last by {scrub.whole_at:%Y-%m-%d %H:%M} UTC, {scrub.damages} damages")
+    return "; ".join(told) or "nothing was read yet"
+
+
 def render(result: Status) -> RenderableType:
     """Return the same for a terminal."""
     summary = result.summary
@@ -115,6 +136,10 @@ def render(result: Status) -> RenderableType:
         "jobs": f"{summary.jobs_waiting} wait, {summary.jobs_running} run, {summary.jobs_failed} have failed",
         "commitments": f"{summary.commitments_waiting} are to be reported, {summary.commitments_failed} were given up",
     }
+    rows["scrub"] = _scrub_text(result.scrub)
+    if result.unused:
+        size = sum(one.size_bytes for one in result.unused)
+        rows["unused"] = f"{len(result.unused)} containers of {size:,} bytes go a week after they were listed"
     hosts = {beat.host for beat in result.workers}
     rows["workers"] = f"{len(result.workers)} live, on {len(hosts)} hosts" if hosts else "none lives"
     if result.room.free_bytes is not None:

@@ -10,7 +10,7 @@ import dataclasses
 import datetime as dt
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -162,8 +162,10 @@ class Committer:
                 self._refuse(group[0], error)
         else:
             for waiting, outcome in zip(group, outcomes, strict=True):
-                if outcome in (Outcome.IDENTICAL, Outcome.REJECTED):
-                    self._drop(str(waiting.writer.name))
+                if outcome is Outcome.IDENTICAL:
+                    self._let_go(self._spool.set_aside, waiting)
+                elif outcome is Outcome.REJECTED:
+                    self._let_go(self._spool.remove, waiting)
                 waiting.outcome.set_result(outcome)
 
     def _refuse(self, waiting: _Waiting, error: Exception) -> None:
@@ -173,9 +175,10 @@ class Committer:
         _fail([waiting], error)
         log.error("object_refused", sop_instance_uid=waiting.received.sop_instance_uid, error=type(error).__name__)
 
-    def _drop(self, name: str) -> None:
+    def _let_go(self, way: Callable[[str], None], waiting: _Waiting) -> None:
+        name = str(waiting.writer.name)
         try:
-            self._spool.remove(name)
+            way(name)
         except OSError as error:
             log.error("spool_file_left", name=name, error=str(error))  # the sweep finds it
 

@@ -102,6 +102,19 @@ def containers(database: Database) -> Iterator[HeldContainer]:
         last = page[-1].container_pk
 
 
+def next_container(session: Session, after_pk: int) -> tuple[HeldContainer, dt.datetime] | None:
+    """Return the container that follows, and when it was proven last; None behind the newest."""
+    statement: Any = select(Container.id, Container.key, Container.size_bytes, Container.verified_at)
+    row = session.execute(statement.where(Container.id > after_pk).order_by(Container.id).limit(1)).first()
+    return None if row is None else (HeldContainer(row[0], row[1], row[2]), row[3])
+
+
+def next_without_container(session: Session, after_pk: int, limit: int) -> list[HeldInstance]:
+    """Return the instances that follow, of those that lie in no container."""
+    statement = _HELD.where(Instance.container_pk.is_(None), Instance.id > after_pk)
+    return _held(session, statement.order_by(Instance.id).limit(limit))
+
+
 def in_container(session: Session, container_pk: int) -> list[HeldInstance]:
     """Return the instances that lie in a container."""
     return _held(session, _HELD.where(Instance.container_pk == container_pk).order_by(Instance.container_entry))
@@ -118,9 +131,8 @@ def without_container(database: Database) -> Iterator[HeldInstance]:
     """Give all instances that lie in no container, oldest first, page by page."""
     last = 0
     while True:
-        statement = _HELD.where(Instance.container_pk.is_(None), Instance.id > last)
         with database.reading() as session:
-            page = _held(session, statement.order_by(Instance.id).limit(PAGE_ROWS))
+            page = next_without_container(session, last, PAGE_ROWS)
         if not page:
             return
         yield from page

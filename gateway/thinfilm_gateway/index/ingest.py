@@ -79,7 +79,7 @@ class Outcome(enum.Enum):
     """What became of a received object."""
 
     STORED = "stored"  # it is in the index; its spool file is the object of record
-    IDENTICAL = "identical"  # the same bytes are kept already; its spool file is not needed
+    IDENTICAL = "identical"  # kept already, by the index; its spool file is set aside until that copy was read
     CONFLICT = "conflict"  # kept as a further revision beside other bytes of the same SOP Instance UID
     REJECTED = "rejected"  # other bytes of a SOP Instance UID that is there already; they are not kept
 
@@ -113,6 +113,11 @@ class Received:
     sender_ae_title: str
     sender_address: str
     received_at: dt.datetime
+
+
+def policy_for_kept(duplicates: Duplicates) -> Duplicates:
+    """Return how to enter what is kept already: it stays, whatever the settings reject by now."""
+    return "version" if duplicates == "version" else "keep-first"
 
 
 def required_uids(attributes: Dataset) -> RequiredUids:

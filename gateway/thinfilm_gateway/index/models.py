@@ -305,6 +305,20 @@ class Commitment(Base):
     finished_at: Mapped[dt.datetime | None]
 
 
+class ScrubPass(Base):
+    """One reading of all that is kept, by and by; the newest one may still be under way."""
+
+    __tablename__ = "scrub_passes"
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    began_at: Mapped[dt.datetime]
+    last_container_pk: Mapped[int]  # containers up to this one have been read
+    last_instance_pk: Mapped[int]  # and, of what lies in none, the instances up to this one
+    share: Mapped[float]  # of the pass that is done, 0 to 1
+    damages: Mapped[int]  # found so far
+    finished_at: Mapped[dt.datetime | None]
+
+
 class Volume(Base):
     """A folder of files that the index names, and the mark that lies in it (archive/mark.py)."""
 

@@ -15,11 +15,10 @@ import structlog
 from thinfilm_gateway.archive.container.format import DamagedContainer, DerivationNote
 from thinfilm_gateway.archive.container.reader import Container, open_container
 from thinfilm_gateway.archive.container.report import frame_codecs, stored_shares
-from thinfilm_gateway.config import Duplicates
 from thinfilm_gateway.index import archiving, cache, derivations, holdings
 from thinfilm_gateway.index.archiving import Placement
 from thinfilm_gateway.index.holdings import HeldInstance
-from thinfilm_gateway.index.ingest import Received, register
+from thinfilm_gateway.index.ingest import Received, policy_for_kept, register
 from thinfilm_workers.context import Context
 from thinfilm_workers.proof import is_proven_in_container
 from thinfilm_workers.receipt import NotReceived, read_file, without_private
@@ -152,8 +151,7 @@ def _was_retired(context: Context, key: str, found: _Found) -> bool:
 def _attach(context: Context, key: str, survey: _Survey, homeless: Sequence[_Found]) -> None:
     """Let the index point at the container for all that has no other home; what it does not know is entered."""
     quiet = dt.timedelta(seconds=context.settings.series_quiet_seconds)
-    # What is kept stays, whatever the settings reject by now.
-    duplicates: Duplicates = "version" if context.settings.duplicates == "version" else "keep-first"
+    duplicates = policy_for_kept(context.settings.duplicates)
     with context.database.session() as session:
         placements: list[Placement] = []
         gone: list[int] = []

@@ -21,10 +21,9 @@ from sqlalchemy.orm import Session
 from thinfilm_gateway.archive.container.format import DamagedContainer, DerivationNote, MissingDecoder
 from thinfilm_gateway.archive.container.reader import Container, open_container
 from thinfilm_gateway.archive.container.report import frame_codecs, stored_shares
-from thinfilm_gateway.config import Duplicates
 from thinfilm_gateway.index import archiving, commitments, derivations, holdings
 from thinfilm_gateway.index.archiving import Placement
-from thinfilm_gateway.index.ingest import Received, register
+from thinfilm_gateway.index.ingest import Received, policy_for_kept, register
 from thinfilm_workers.context import Context
 from thinfilm_workers.receipt import DAMAGED, NotReceived, read_file, read_spooled, without_private
 
@@ -208,8 +207,7 @@ def _identity(copy: _Copy) -> tuple[dt.datetime, str, str]:
 def _enter(session: Session, context: Context, notes: Iterable[_Copy], survey: _Survey) -> ReindexReport:
     """Enter what was noted."""
     quiet = dt.timedelta(seconds=context.settings.series_quiet_seconds)
-    # What is kept stays, whatever the settings reject by now.
-    duplicates: Duplicates = "version" if context.settings.duplicates == "version" else "keep-first"
+    duplicates = policy_for_kept(context.settings.duplicates)
     homes: dict[str, list[Placement]] = defaultdict(list)
     housed: set[int] = set()
     damaged: set[int] = set()

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from thinfilm_gateway.archive.container.format import DamagedContainer, MissingDecoder
 from thinfilm_gateway.archive.container.reader import Container, open_container
-from thinfilm_gateway.index import archiving, cache, holdings
+from thinfilm_gateway.index import archiving, cache, holdings, scrub_passes
 from thinfilm_gateway.index.holdings import HeldContainer, HeldInstance
 from thinfilm_gateway.index.states import InstanceState
 from thinfilm_workers.context import Context
@@ -66,15 +66,19 @@ def scrub(context: Context, progress: Callable[[], None] = lambda: None) -> Scru
 
     Raises StorageAway if spool or archive hold nothing of what they should, since nothing then is known to be lost.
     """
-    scrubbing = _Scrub(context, progress)
+    began_at = dt.datetime.now(dt.UTC)
+    scrubbing = Scrubbing(context, progress)
     for container in holdings.containers(context.database):
         scrubbing.container(container)
     scrubbing.spool_only(holdings.without_container(context.database))
-    return scrubbing.report()
+    report = scrubbing.report()
+    with context.database.session() as session:
+        scrub_passes.record_whole(session, began_at, len(report.damages), dt.datetime.now(dt.UTC))
+    return report
 
 
-class _Scrub:
-    """One run over everything."""
+class Scrubbing:
+    """A reading of all that is kept, or of a part of it."""
 
     def __init__(self, context: Context, progress: Callable[[], None]) -> None:
         self._context = context
@@ -86,6 +90,7 @@ class _Scrub:
         self._done: Counter[Finding] = Counter()
 
     def report(self) -> ScrubReport:
+        """Tell what was found so far."""
         return ScrubReport(
             containers=self._containers,
             instances=self._instances,

@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import itertools
+import math
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -17,7 +18,7 @@ from thinfilm_gateway.index import archiving, clock, commitments, holdings, jobs
 from thinfilm_gateway.index.ingest import Outcome, Received, register, register_all
 from thinfilm_workers.context import Context
 from thinfilm_workers.jobs.orphans import settle
-from thinfilm_workers.proof import is_proven
+from thinfilm_workers.jobs.resent import check_resent
 from thinfilm_workers.receipt import DAMAGED, NotReceived, read_spooled
 from thinfilm_workers.runner import record_released
 
@@ -65,6 +66,8 @@ def tidy(context: Context, grace: dt.timedelta = GRACE, attach_after: dt.timedel
     for name in _unknown(context, context.spool.names(), holdings.known_spool_names):
         with _one_at_a_time("spool file", name):
             _adopt(context, name, limit)
+    with _one_at_a_time("folder", "resent"):
+        check_resent(context, math.inf)
     _settle_containers(context, time.time() - min(grace, attach_after).total_seconds())
     with _one_at_a_time("folder", "incoming"):
         context.spool.sweep_temporary(grace)
@@ -87,7 +90,7 @@ def _one_at_a_time(what: str, name: str) -> Iterator[None]:
 
 
 def _adopt(context: Context, name: str, limit: float) -> None:
-    """Enter a whole object that a crash left without a row; a copy of what lies safe already is removed."""
+    """Enter a whole object that a crash left without a row; one that the index has already is set aside."""
     if context.spool.path(name).stat().st_mtime >= limit:
         return
     try:
@@ -102,18 +105,8 @@ def _adopt(context: Context, name: str, limit: float) -> None:
     presence = Presence(context.spool, context.store)
     (outcome,) = register_all(context.database, [received], dt.timedelta(0), presence=presence)
     if outcome is Outcome.IDENTICAL:
-        _remove_if_kept(context, received)
+        context.spool.set_aside(name)
     log.info("spool_file_adopted", name=name, sop_instance_uid=received.sop_instance_uid, outcome=outcome.value)
-
-
-def _remove_if_kept(context: Context, received: Received) -> None:
-    """Remove a spool file whose object is in the index already, once a copy of that was read and is right."""
-    with context.database.reading() as session:
-        held = holdings.find(session, received)
-    if held is not None and is_proven(context, held):
-        context.spool.remove(str(received.spool_name))
-    else:
-        log.warning("spool_file_kept", name=received.spool_name, reason="The copy in the index is damaged: run scrub.")
 
 
 def _adopt_damaged(context: Context, received: Received) -> None:
