@@ -6,11 +6,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from sqlalchemy import delete, update
 
-from support.datasets import CT_IMAGE, EncodedDataSet, ct_series, mr_series, structured_report
+from support.datasets import (
+    CT_IMAGE,
+    EXPLICIT_BIG,
+    US_IMAGE,
+    EncodedDataSet,
+    ct_series,
+    finish,
+    image_attributes,
+    instance,
+    mr_series,
+    phantom,
+    structured_report,
+)
 from support.house import House, flip_byte, make_due
 from support.lossy_codec import Quantised
 from thinfilm_codecs import registry
@@ -118,6 +131,21 @@ def test_without_a_rule_nothing_is_ever_lossy(house: House) -> None:
     assert apply(house) == 0
     assert derivations(house) == []
     house.assert_archived(series)
+
+
+def test_an_image_whose_bytes_a_viewer_orders_otherwise_is_decided_to_stay(build_house: Callable[..., House]) -> None:
+    house = build_house(lossy=(LossyRule(modality="US", delay_days=0, keep_original_days=0),))
+    samples = np.clip(phantom(64, 64, noise=20.0) / 8 + 128, 0, 255).astype(np.uint8)
+    words = samples.view("<u2").astype(">u2").tobytes()
+    module = {**image_attributes(samples), "PixelData": ("OW", words)}
+    series = archived(house, [finish({**instance(US_IMAGE, "US"), **module}, EXPLICIT_BIG)])
+    apply(house)
+    apply(house)
+    house.assert_archived(series)
+    assert served(house) == uids(series)
+    (row,) = derivations(house)
+    assert (row.derived_sop_instance_uid, row.retired_at) == (None, None)
+    assert row.reason.startswith("Its samples lie in another order of bytes")
 
 
 def test_an_image_becomes_a_derived_object_and_the_original_stays_and_is_served(

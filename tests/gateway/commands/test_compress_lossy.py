@@ -30,6 +30,7 @@ from thinfilm_gateway.commands.compress import Compressed, compress, lossy_reque
 from thinfilm_gateway.commands.errors import CommandError
 from thinfilm_gateway.commands.expand import expand
 from thinfilm_gateway.commands.inspect import inspect
+from thinfilm_gateway.dicom import pixels
 from thinfilm_gateway.policy.choice import NO_GAIN
 from thinfilm_gateway.policy.lossy import LossyTreatment
 
@@ -305,6 +306,18 @@ TISSUE = np.clip(phantom(64, 64, noise=20.0) / 8 + 128, 0, 255).astype(np.uint8)
 def test_pairs_of_8_bit_samples_that_big_endian_words_swap_stay_as_they_are(tmp_path: Path) -> None:
     words = TISSUE.view("<u2").astype(">u2").tobytes()
     assert lossy_errors(tmp_path, ultrasound(TISSUE, EXPLICIT_BIG, "OW", words)) == ("lossless", 0, 0)
+
+
+def test_an_image_that_pydicom_reads_otherwise_than_we_do_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixels, "_is_order_plain", lambda outline, bits: True)  # our reader forgets the order
+    words = TISSUE.view("<u2").astype(">u2").tobytes()
+    write_files(tmp_path, [ultrasound(TISSUE, EXPLICIT_BIG, "OW", words)])
+    asked = LossyTreatment("near_lossless", max_error=2)
+    (row,) = compress(sources([tmp_path / "0000.dcm"]), tmp_path / "x.tfa", ["jpegls"], lossy=asked).lossy
+    assert row.guard.verdict == "lossless"
+    assert row.guard.reason.startswith("A viewer would see errors up to ")
 
 
 @pytest.mark.parametrize(("syntax", "vr"), [(EXPLICIT_BIG, "OB"), (EXPLICIT_LITTLE, "OB"), (EXPLICIT_LITTLE, "OW")])
