@@ -219,8 +219,8 @@ class _Reader:
     def _plain(self, place: ElementPlace, vr: str, own: Elements) -> Bytes | Fragments:
         """Return a value that is no sequence; own: the elements before it."""
         if place.undefined_length:
-            found = []
-            for begin, end in self._walker.fragments(place):
+            found: list[memoryview] = []
+            for begin, end in self._walker.fragments(place.value_offset, place.value_end):
                 self._count_one()
                 found.append(self._octets[begin:end])
             return Fragments(found[0] if found else b"", tuple(found[1:]))

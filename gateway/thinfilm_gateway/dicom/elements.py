@@ -212,13 +212,16 @@ class Walker:
             yield ItemPlace(offset, offset + header.length, inner)
             offset += header.length
 
-    def fragments(self, encapsulated: ElementPlace) -> Iterator[tuple[int, int]]:
-        """Yield where the fragments of an encapsulated value begin and end, its offset table first."""
-        offset = encapsulated.value_offset
-        while offset < encapsulated.value_end:
-            header = self._header(offset, encapsulated.value_end, encapsulated.encoding)
+    def fragments(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield where the fragments of an encapsulated value begin and end, its offset table first (PS3.5 A.4).
+
+        Raises MalformedElements unless [begin, end) is whole fragments.
+        """
+        offset = begin
+        while offset < end:
+            header = self._header(offset, end, EXPLICIT_LITTLE)
             offset = header.value_offset + header.length
-            if header.tag != ITEM or offset > encapsulated.value_end:
+            if header.tag != ITEM or offset > end:
                 raise MalformedElements("The encapsulated Pixel Data is not a whole number of fragments.")
             yield header.value_offset, offset
 

@@ -4,9 +4,10 @@ Of each frame, the entropy-coded segment is replaced by its samples; the headers
 """
 
 import math
-import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from thinfilm_codecs.blocks import PixelBlock, SampleArray
 from thinfilm_codecs.jpeg_lossless import Scan, ScanCoding, open_scan
 from thinfilm_gateway.dicom.budget import decode_budget
 from thinfilm_gateway.dicom.dataset import DataSetOutline, Span
-from thinfilm_gateway.dicom.elements import Octets
+from thinfilm_gateway.dicom.elements import MalformedElements, Octets, Walker
 from thinfilm_gateway.dicom.pixels import frame_axis, spacing
 from thinfilm_gateway.dicom.values import integer
 
@@ -22,7 +23,6 @@ _LOSSLESS_JPEG = frozenset(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"))
 _MAX_DECODED_BYTES = 256 * 1024 * 1024
 _MOST_FRAMES = 65_536
 _DECODING_FACTOR = 2  # what opening a scan takes, in the bytes of its samples: these, and the stream made of them
-_ITEM = struct.Struct("<HHL")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,18 +75,10 @@ def scanned_pixels(outline: DataSetOutline, dataset: Octets) -> ScannedPixels | 
 
 
 def _fragments(items: Span, dataset: Octets) -> Iterator[Span]:
-    """Give the fragments, the basic offset table left out; none where the items do not fit their span."""
-    position, end = items.offset, items.offset + items.length
-    is_table = True
-    while position + _ITEM.size <= end:
-        group, element, length = _ITEM.unpack_from(dataset, position)
-        position += _ITEM.size
-        if (group, element) != (0xFFFE, 0xE000) or position + length > end:
-            return
-        if not is_table:
-            yield Span(position, length)
-        is_table = False
-        position += length
+    """Give the fragments, the basic offset table left out, as far as the items are whole."""
+    with memoryview(dataset) as view, suppress(MalformedElements):
+        for begin, end in islice(Walker(view).fragments(items.offset, items.offset + items.length), 1, None):
+            yield Span(begin, end - begin)
 
 
 def _alike(scan: Scan, first: Scan) -> bool:
