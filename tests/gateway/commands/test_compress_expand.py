@@ -1,14 +1,19 @@
 import json
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.data import get_testdata_file
 
 from support.part10_files import write_series
+from thinfilm_gateway.archive.container.pack import Source, pack
 from thinfilm_gateway.archive.container.reader import open_container
+from thinfilm_gateway.archive.container.report import PackReport
 from thinfilm_gateway.archive.store import FileReader
+from thinfilm_gateway.commands import compress as command
 from thinfilm_gateway.commands.compress import Compressed, compress, sources
 from thinfilm_gateway.commands.errors import CommandError
 from thinfilm_gateway.commands.expand import expand
@@ -216,3 +221,20 @@ def test_a_folder_of_real_dicom_comes_back_byte_for_byte(tmp_path: Path, folder:
     compressed(real, tmp_path / "x.tfa")
     assert expand(tmp_path / "x.tfa", tmp_path / "back").damages == ()
     assert tree(tmp_path / "back") == tree(real)
+
+
+def test_a_container_that_does_not_read_back_is_removed_and_the_files_stay(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tree(folder)
+
+    def pack_on_a_bad_disk(sources: Sequence[Source], output: Path, *others: Any) -> PackReport:
+        report = pack(sources, output, *others)
+        spoil(output, "CT/axial/" + min(path.name for path in (folder / "CT" / "axial").iterdir()))
+        return report
+
+    monkeypatch.setattr(command, "pack", pack_on_a_bad_disk)
+    with pytest.raises(CommandError, match="did not read back"):
+        compressed(folder, tmp_path / "x.tfa")
+    assert list(tmp_path.glob("*.tfa")) == []
+    assert tree(folder) == before
