@@ -10,7 +10,7 @@ from support.house import House, flip_byte
 from thinfilm_gateway.archive.objects import IntegrityError
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.ingest import Outcome
-from thinfilm_gateway.index.models import Base, Container, Instance, Patient, Series, Study
+from thinfilm_gateway.index.models import Base, Container, Instance, Patient, Series, Study, StudyPatient
 from thinfilm_workers.jobs.evict import evict
 from thinfilm_workers.jobs.reindex import IndexNotEmpty, reindex
 
@@ -37,7 +37,8 @@ def _index(house: House) -> dict[str, list[dict[str, Any]]]:
     containers = {row.id: row.key for row in house.rows(Container)}
     return {
         "patients": _table(house, Patient),
-        "studies": _table(house, Study, patient_pk=patients),
+        "studies": _table(house, Study),
+        "study_patients": _table(house, StudyPatient, study_pk=studies, patient_pk=patients),
         "series": _table(house, Series, study_pk=studies),
         "instances": _table(house, Instance, series_pk=series, container_pk=containers),
         "containers": _table(house, Container),

@@ -9,9 +9,16 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from sqlalchemy import text
 
 from thinfilm_gateway.index.database import Database
-from thinfilm_gateway.index.models import Base, Container, Instance, Job, Patient, Series, Study
+from thinfilm_gateway.index.models import Base, Container, Instance, Job, Patient, Series, Study, StudyPatient
 from thinfilm_gateway.index.rows import Row as Columns
-from thinfilm_gateway.index.rows import instance_row, patient_identity, patient_row, series_row, study_row
+from thinfilm_gateway.index.rows import (
+    description_identity,
+    instance_row,
+    patient_identity,
+    patient_row,
+    series_row,
+    study_row,
+)
 from thinfilm_gateway.index.states import InstanceState, JobState
 
 STUDY_INSTANCES, STUDY_SERIES = 50, 2
@@ -22,7 +29,7 @@ _FIRST_DAY = dt.date(2010, 1, 1)
 _DAYS = 5800
 _FAMILY_NAMES = ("Andersson", "Bauer", "Costa", "Dubois", "Eriksen", "Fischer", "Garcia", "Horvat", "Ivanova", "Jansen")
 _CHUNK_STUDIES = 200
-_TABLES: tuple[type[Base], ...] = (Container, Patient, Study, Series, Instance, Job)
+_TABLES: tuple[type[Base], ...] = (Container, Patient, Study, StudyPatient, Series, Instance, Job)
 
 
 def fill(database: Database, studies: range, advance: Callable[[], None]) -> None:
@@ -34,6 +41,7 @@ def fill(database: Database, studies: range, advance: Callable[[], None]) -> Non
             Container: [_container_row(number, now) for number in chunk],
             Patient: [_patient_row(number) for number in chunk if number % PATIENT_STUDIES == 0],
             Study: [_study_row(number) for number in chunk],
+            StudyPatient: [_study_patient_row(number) for number in chunk],
             Series: [_series_row(number, each) for number in chunk for each in range(STUDY_SERIES)],
             Instance: [_instance_row(number, place, now) for number in chunk for place in range(STUDY_INSTANCES)],
             Job: [_job_row(number, each, now) for number in chunk for each in range(STUDY_SERIES)],
@@ -103,8 +111,14 @@ def _patient_row(number: int) -> Columns:
 
 def _study_row(number: int) -> Columns:
     attributes = made_study(number)
-    keys = {"id": number + 1, "patient_pk": number // PATIENT_STUDIES + 1}
-    return {**keys, "study_instance_uid": attributes.StudyInstanceUID, **study_row(attributes)}
+    return {"id": number + 1, "study_instance_uid": attributes.StudyInstanceUID, **study_row(attributes)}
+
+
+def _study_patient_row(number: int) -> Columns:
+    attributes = made_study(number)
+    keys = {"id": number + 1, "study_pk": number + 1, "patient_pk": number // PATIENT_STUDIES + 1}
+    identity = description_identity(attributes, attributes.StudyInstanceUID)
+    return {**keys, "identity": identity, **patient_row(attributes)}
 
 
 def _series_row(number: int, series: int) -> Columns:
@@ -116,6 +130,7 @@ def _series_row(number: int, series: int) -> Columns:
 def _instance_row(number: int, place: int, now: dt.datetime) -> Columns:
     return {
         "series_pk": number * STUDY_SERIES + place * STUDY_SERIES // STUDY_INSTANCES + 1,
+        "study_patient_pk": number + 1,
         "id": number * STUDY_INSTANCES + place + 1,
         "sop_instance_uid": made_uid(number, place),
         "revision": 1,

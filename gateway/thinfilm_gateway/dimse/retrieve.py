@@ -132,6 +132,7 @@ class RetrieveService:
             if keyword != "PatientID" and set(value) & set("*?"):
                 comment = f"{keyword} takes no wild cards in a retrieve request."
                 raise Refused(status.IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS, comment)
+        keys["IssuerOfPatientID"] = identifier.value("IssuerOfPatientID")
         try:
             with self._database.reading() as session:
                 instances = locate(session, level, keys, limit=MAXIMUM_SUBOPERATIONS + 1)

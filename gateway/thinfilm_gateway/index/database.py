@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Database:
         self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url, WRITERS)
         # Their own connections: queries whose peers are slow to take the answers must not hold up what is stored.
         if self.is_sqlite:
-            self._reading_engine = _sqlite_engine(self.url, reading=True)
+            self._reading_engine = _sqlite_engine(self.url, _prepare_reader, _begin_reading)
         else:
             self._reading_engine = _postgres_engine(self.url, READERS).execution_options(postgresql_readonly=True)
 
@@ -89,7 +89,7 @@ class Database:
 
         Raises UnusableIndex if the index is away or newer than this version.
         """
-        with self._explained(), self.engine.begin() as connection:
+        with self._explained(), self._migrating() as connection:
             if not self.is_sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
             self._refuse_unknown_revision(connection)
@@ -99,6 +99,17 @@ class Database:
             command.upgrade(configuration, "head")
         if self.is_sqlite:
             sync(Path(str(self.url.database)).parent)  # the name of the file, which SQLite syncs too late
+
+    @contextmanager
+    def _migrating(self) -> Iterator[Connection]:
+        """Begin a transaction in which tables may be made anew under the feet of those that refer to them."""
+        engine = _sqlite_engine(self.url, _prepare_migration) if self.is_sqlite else self.engine
+        try:
+            with engine.begin() as connection:
+                yield connection
+        finally:
+            if engine is not self.engine:
+                engine.dispose()
 
     def check(self) -> None:
         """Raise UnusableIndex, naming what is behind, unless the index is at the newest migration."""
@@ -172,7 +183,10 @@ def _parsed(url: str) -> URL:
     raise UnusableIndex("database_url must be sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.")
 
 
-def _sqlite_engine(url: URL, *, reading: bool = False) -> Engine:
+def _sqlite_engine(
+    url: URL, prepare: Callable[..., None] | None = None, begin: Callable[[Connection], None] | None = None
+) -> Engine:
+    """Make an engine whose connections write, unless told otherwise."""
     engine = create_engine(
         url,
         connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
@@ -180,8 +194,8 @@ def _sqlite_engine(url: URL, *, reading: bool = False) -> Engine:
         max_overflow=-1,
         hide_parameters=True,  # they are patients' names; errors go to the log
     )
-    event.listen(engine, "connect", _prepare_reader if reading else _prepare_writer)
-    event.listen(engine, "begin", _begin_reading if reading else _begin_writing)
+    event.listen(engine, "connect", prepare or _prepare_writer)
+    event.listen(engine, "begin", begin or _begin_writing)
     return engine
 
 
@@ -197,6 +211,11 @@ def _postgres_engine(url: URL, connections: int) -> Engine:
     )
     event.listen(engine, "connect", lambda connection, entry: durability.keep_commits(connection))
     return engine
+
+
+def _prepare_migration(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
+    _prepare_writer(connection, entry)
+    connection.execute("PRAGMA foreign_keys = OFF")  # a table is changed by copying and dropping it
 
 
 def _prepare_reader(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:

@@ -136,18 +136,17 @@ def record(
     kept already needs no other home.
     """
     pks = [decided.original.instance_pk for decided in decisions]
-    still = set(
-        session.scalars(
-            select(Instance.id)
-            .where(Instance.id.in_(pks), Instance.state == InstanceState.ARCHIVED, ~_is_decided())
-            .with_for_update()
-        )
+    originals = (
+        select(Instance.id, Instance.study_patient_pk)
+        .where(Instance.id.in_(pks), Instance.state == InstanceState.ARCHIVED, ~_is_decided())
+        .with_for_update()
     )
+    still: dict[int, int | None] = {row.id: row.study_patient_pk for row in session.execute(originals)}
     decisions = [decided for decided in decisions if decided.original.instance_pk in still]
     kept = _kept(session, [decided.derived.received.sop_instance_uid for decided in decisions if decided.derived])
     decisions = [_unless_another_has_its_uid(decided, kept) for decided in decisions]
     rows = [
-        received_row(decided.derived.received, 1, series_pk)
+        received_row(decided.derived.received, 1, series_pk, still[decided.original.instance_pk])
         | {
             "current": False,
             "state": InstanceState.ARCHIVED,

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session, aliased
 
 from thinfilm_gateway.index.levels import Level
 from thinfilm_gateway.index.matching import Condition, Matching
-from thinfilm_gateway.index.models import Instance, Patient, Series, Study
+from thinfilm_gateway.index.models import Instance, Patient, Series, Study, StudyPatient
+from thinfilm_gateway.index.patients import is_described
 from thinfilm_gateway.index.sql import is_sqlite
 from thinfilm_gateway.index.states import InstanceState
 
@@ -50,7 +51,7 @@ class Below:
         study, series, instance = aliased(Study), aliased(Series), aliased(Instance)
         self.entities: dict[Level, Any] = {Level.STUDY: study, Level.SERIES: series, Level.IMAGE: instance}
         self._links = {
-            Level.PATIENT: study.patient_pk == Patient.id,
+            Level.PATIENT: study.id.in_(_studies_of_the_patient()),
             Level.STUDY: series.study_pk == Study.id,
             Level.SERIES: instance.series_pk == Series.id,
         }
@@ -74,9 +75,19 @@ def is_served(level: Level) -> Condition:
     """
     if level is Level.IMAGE:
         return Instance.current.is_(True)
+    if level is Level.PATIENT:
+        described: Condition = _studies_of_the_patient().limit(1).scalar_subquery().is_not(None)
+        return described
     below = Below(level)
     found: Condition = below.select(below.entities[Level.IMAGE].id).limit(1).scalar_subquery().is_not(None)
     return found
+
+
+def _studies_of_the_patient() -> Any:
+    """Select the studies with a served object of the patient of the outer query: they are his, with all in them."""
+    described = aliased(StudyPatient)
+    statement = select(described.study_pk).where(described.patient_pk == Patient.id, is_described(described))
+    return statement.correlate(Patient)
 
 
 def derived_column(session: Session, attribute: DerivedAttribute) -> Any:

@@ -5,14 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import and_, func, or_, select
+from sqlalchemy.orm import Session, aliased
 
 from thinfilm_gateway.index.derived import DERIVED_ATTRIBUTES, Below, availability, derived_column, is_served, listed
 from thinfilm_gateway.index.keys import ENTITIES, KEY_ATTRIBUTES, KeyAttribute
 from thinfilm_gateway.index.levels import UNIQUE_KEYS, InvalidIdentifier, Level
 from thinfilm_gateway.index.matching import Condition, condition
-from thinfilm_gateway.index.models import Derivation, Instance, Patient, Series, Study, tells_of
+from thinfilm_gateway.index.models import Derivation, Instance, Patient, Series, Study, StudyPatient, tells_of
+from thinfilm_gateway.index.patients import is_described
 from thinfilm_gateway.index.sql import one_of
 
 ROWS_AT_A_TIME = 200
@@ -163,30 +164,63 @@ def _value(keyword: str, value: Any) -> Value:
 
 def _statement(session: Session, query: Query) -> Any:
     described_by = ENTITIES[Level.SERIES if query.level is Level.IMAGE else query.level]
-    columns = [_column(session, query.level, keyword) for keyword in query._columns_asked]
+    columns = [_column(session, query, keyword) for keyword in query._columns_asked]
     if query.asks_for_alternates:
         columns += [Series.series_instance_uid, Instance.sop_class_uid, _derived_uid()]
     statement = select(described_by.specific_character_set, *columns).select_from(ENTITIES[query.level])
     for upper, link in _UPWARDS:
         if upper in query.level.with_upper and upper is not query.level:
             statement = statement.join(ENTITIES[upper], link)
-    return statement.where(is_served(query.level), *_conditions(session, query))
+    statement = statement.where(is_served(query.level), *_conditions(session, query))
+    if query.level is Level.PATIENT:
+        return statement
+    statement = statement.join(StudyPatient, StudyPatient.study_pk == Study.id)
+    statement = statement.join(Patient, Patient.id == StudyPatient.patient_pk)
+    return statement.where(is_described(StudyPatient), ~_has_better_description(session, query))
 
 
 _UPWARDS: list[tuple[Level, Any]] = [
     (Level.SERIES, Series.id == Instance.series_pk),
     (Level.STUDY, Study.id == Series.study_pk),
-    (Level.PATIENT, Patient.id == Study.patient_pk),
 ]
 
 
-def _column(session: Session, level: Level, keyword: str) -> Any:
+def _entity(query: Query, level: Level) -> Any:
+    """Return the table of a level: in the Study Root, the patient is as the study describes him."""
+    return StudyPatient if level is Level.PATIENT and query.root is Root.STUDY else ENTITIES[level]
+
+
+def _has_better_description(session: Session, query: Query) -> Condition:
+    """Return the condition that an entity is not to be answered with this description of its patient.
+
+    Where a study describes its patient in several ways, each entity is answered once, in the Patient Root once for
+    each patient: of those that match, as an image itself has it, else as it came first.
+    """
+    other = aliased(StudyPatient)
+    comes_before: Condition = other.id < StudyPatient.id
+    same: list[Condition] = [other.study_pk == StudyPatient.study_pk, other.id != StudyPatient.id]
+    if query.root is Root.PATIENT:
+        same.append(other.patient_pk == StudyPatient.patient_pk)
+    else:
+        of_patient = {name: key for name, key in KEY_ATTRIBUTES.items() if key.level is Level.PATIENT}
+        for keyword, attribute in of_patient.items():
+            if values := _values(query.keys.get(keyword, "")):
+                same += _key_conditions(session, keyword, attribute, values, other)
+        if query.level is Level.IMAGE:
+            own = Instance.study_patient_pk
+            comes_before = and_(
+                StudyPatient.id != func.coalesce(own, 0), or_(other.id == own, other.id < StudyPatient.id)
+            )
+    return select(other.id).where(*same, comes_before, is_described(other)).exists()
+
+
+def _column(session: Session, query: Query, keyword: str) -> Any:
     if keyword == "InstanceAvailability":
-        return availability(level)
+        return availability(query.level)
     if keyword in DERIVED_ATTRIBUTES:
         return derived_column(session, DERIVED_ATTRIBUTES[keyword])
     attribute = KEY_ATTRIBUTES[keyword]
-    return getattr(ENTITIES[attribute.level], attribute.column)
+    return getattr(_entity(query, attribute.level), attribute.column)
 
 
 def _derived_uid() -> Any:
@@ -212,7 +246,7 @@ def _conditions(session: Session, query: Query) -> list[Condition]:
         elif keyword in KEY_ATTRIBUTES:
             attribute = KEY_ATTRIBUTES[keyword]
             if attribute.level in query.level.with_upper:
-                conditions += _key_conditions(session, keyword, attribute, values, ENTITIES[attribute.level])
+                conditions += _key_conditions(session, keyword, attribute, values, _entity(query, attribute.level))
             elif below is not None:
                 entity = below.entities[attribute.level]
                 demanded_below += _key_conditions(session, keyword, attribute, values, entity)

@@ -3,25 +3,25 @@
 import datetime as dt
 import enum
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pydicom import Dataset
-from sqlalchemy import Select, bindparam, select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from thinfilm_gateway.archive.presence import NamedCopies, Presence
 from thinfilm_gateway.config import Duplicates
 from thinfilm_gateway.dicom.values import text
-from thinfilm_gateway.index import audit, jobs, returned
+from thinfilm_gateway.index import audit, jobs, patients, returned
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.duplicates import CONTENT_CONFLICT, RELATIONAL_MISMATCH
-from thinfilm_gateway.index.models import Container, Instance, Patient, Series, Study
+from thinfilm_gateway.index.homes import Belonging, FoundHomes, Home, describe_anew, find_or_make
+from thinfilm_gateway.index.models import Container, Instance, Series, Study
 from thinfilm_gateway.index.returned import Retired
-from thinfilm_gateway.index.rows import Row, instance_row, patient_identity, patient_row, series_row, study_row
-from thinfilm_gateway.index.sql import insert_into, insert_missing_into
+from thinfilm_gateway.index.rows import Row, instance_row
+from thinfilm_gateway.index.sql import insert_into
 from thinfilm_gateway.index.states import InstanceState
 from thinfilm_gateway.index.transitions import move_instances
 
@@ -31,8 +31,6 @@ RACES = (
     20  # how often a batch is tried again because another process entered the same patient, study or object just now
 )
 
-
-Key = tuple[Any, ...]
 
 # Made once, since SQLAlchemy takes longer to make a statement than to execute it, and ingest waits for both.
 _KEPT_UNDER = (
@@ -56,14 +54,6 @@ _KEPT_UNDER = (
     .outerjoin(Container, Container.id == Instance.container_pk)
     .where(Instance.sop_instance_uid.in_(bindparam("uids", expanding=True)))
     .order_by(Instance.revision)
-)
-_SERIES_OF = (
-    select(Study.study_instance_uid, Series.series_instance_uid, Series.id)
-    .join(Study, Study.id == Series.study_pk)
-    .where(
-        Study.study_instance_uid.in_(bindparam("studies", expanding=True)),
-        Series.series_instance_uid.in_(bindparam("series", expanding=True)),
-    )
 )
 
 
@@ -190,6 +180,10 @@ class _Entry:
     def series_key(self) -> tuple[str, str]:
         return self.uids.study_instance_uid, self.uids.series_instance_uid
 
+    @functools.cached_property
+    def belonging(self) -> Belonging:
+        return Belonging.of(self.received.attributes, *self.series_key)
+
 
 @dataclass(frozen=True)
 class _Revision:
@@ -278,20 +272,33 @@ def _register(
             is_served = not committed and (not is_other or policy == "version")
             new.append(_New(entry, number, is_served, again))
             outcomes.append(Outcome.CONFLICT if is_other else Outcome.STORED)
-    series_pks = _series_pks(session, [*(one.entry for one in new), *(entry for entry, _ in healing)])
+    placed = [*(one.entry for one in new), *(entry for entry, _ in healing)]
+    found = find_or_make(session, {entry.belonging: entry.received.attributes for entry in reversed(placed)})
+    homes = found.homes
     for entry, damaged in healing:
         if damaged.may_be_away(presence):
             _keep_beside(session, damaged, entry.received)
         else:
-            _heal(session, damaged, entry.received, series_pks[entry.series_key])
-    _insert(session, new, series_pks)
+            _heal(session, damaged, entry.received, homes[entry.belonging])
+    _insert(session, new, homes)
     _let_derived_give_way(session, new, gone, now)
+    if found.new_study_patients:
+        _note_patients(session, placed, found, now)
     # Last, because the rows of the jobs stay locked until the commit.
-    jobs.request_compression(session, set(series_pks.values()), now + quiet, now)
+    jobs.request_compression(session, {home.series_pk for home in homes.values()}, now + quiet, now)
     return outcomes
 
 
-def _insert(session: Session, new: Sequence[_New], series_pks: dict[tuple[str, str], int]) -> None:
+def _note_patients(session: Session, entries: Sequence[_Entry], found: FoundHomes, now: dt.datetime) -> None:
+    """Note where what is said of a patient does not agree with what was known."""
+    first = {entry.belonging: entry.received for entry in reversed(entries)}
+    for belonging, received in first.items():
+        study_patient_pk = found.homes[belonging].study_patient_pk
+        if study_patient_pk in found.new_study_patients:
+            patients.note(session, study_patient_pk, received.sop_instance_uid, received.sender_ae_title, now)
+
+
+def _insert(session: Session, new: Sequence[_New], homes: dict[Belonging, Home]) -> None:
     """Insert the rows of new objects: each the first under its UID, or a further revision."""
     served = {one.sop_instance_uid: one.revision for one in new if one.is_served}
     superseded = [uid for uid, revision in served.items() if revision > 1]
@@ -299,12 +306,18 @@ def _insert(session: Session, new: Sequence[_New], series_pks: dict[tuple[str, s
         statement = update(Instance).where(Instance.sop_instance_uid.in_(superseded), Instance.current.is_(True))
         session.execute(statement.values(current=False).execution_options(synchronize_session=False))
     rows = [
-        received_row(one.entry.received, one.revision, series_pks[one.entry.series_key])
-        | {"current": served.get(one.sop_instance_uid) == one.revision}
+        _row_in(homes[one.entry.belonging], one) | {"current": served.get(one.sop_instance_uid) == one.revision}
         for one in new
     ]
     if rows:
         session.connection().execute(insert_into(session, Instance), rows)
+    for one in new:
+        if one.revision > 1 and served.get(one.sop_instance_uid) == one.revision:
+            describe_anew(session, homes[one.entry.belonging], one.entry.received.attributes)
+
+
+def _row_in(home: Home, one: _New) -> Row:
+    return received_row(one.entry.received, one.revision, home.series_pk, home.study_patient_pk)
 
 
 def _let_derived_give_way(
@@ -368,7 +381,7 @@ def _keep_beside(session: Session, known: _Revision, received: Received) -> None
     session.execute(statement.values(**kept).execution_options(synchronize_session=False))
 
 
-def _heal(session: Session, damaged: _Revision, received: Received, series_pk: int) -> None:
+def _heal(session: Session, damaged: _Revision, received: Received, home: Home) -> None:
     """Put the copy that has just arrived in the place of bytes that were damaged or lost.
 
     What the row says of the object is renewed too: it may have been read out of the damaged bytes.
@@ -376,7 +389,8 @@ def _heal(session: Session, damaged: _Revision, received: Received, series_pk: i
     assert damaged.instance_pk is not None
     fresh = {
         **instance_row(received.attributes),
-        "series_pk": series_pk,
+        "series_pk": home.series_pk,
+        "study_patient_pk": home.study_patient_pk,
         "dataset_bytes": received.dataset_bytes,
         "spool_name": received.spool_name,
         "dataset_offset": received.dataset_offset,
@@ -421,100 +435,11 @@ def _record_conflict(
     audit.record(session, kind, received.sop_instance_uid, received.sender_ae_title, detail, now)
 
 
-def _series_pks(session: Session, entries: Sequence[_Entry]) -> dict[tuple[str, str], int]:
-    """Find or make the patient, study and series of each entry; return the series' keys by study and series UID."""
-    wanted = {entry.series_key: entry for entry in reversed(entries)}
-    if not wanted:
-        return {}
-    uids = {"studies": list({study for study, _ in wanted}), "series": list({series for _, series in wanted})}
-    found = {(study, series): pk for study, series, pk in session.connection().execute(_SERIES_OF, uids)}
-    missing = [entry for entry in entries if entry.series_key not in found]
-    return found | _made_series(session, missing) if missing else found
-
-
-def _made_series(session: Session, entries: Sequence[_Entry]) -> dict[tuple[str, str], int]:
-    """Find or make the patient, study and series of entries of which at least the series was missing.
-
-    The first object of a patient, study or series describes it; the first of a study also says whose it is.
-    """
-    of_study = {(entry.uids.study_instance_uid,): entry for entry in reversed(entries)}
-    studies = _found_or_made(
-        session,
-        Study,
-        ("study_instance_uid",),
-        of_study,
-        lambda missing: _study_rows(session, [of_study[key] for key in missing]),
-    )
-    of_series = {
-        (studies[(entry.uids.study_instance_uid,)], entry.uids.series_instance_uid): entry
-        for entry in reversed(entries)
-    }
-    series = _found_or_made(
-        session,
-        Series,
-        ("study_pk", "series_instance_uid"),
-        of_series,
-        lambda missing: [series_row(of_series[key].received.attributes) for key in missing],
-    )
-    return {entry.series_key: series[key] for key, entry in of_series.items()}
-
-
-def _study_rows(session: Session, entries: Sequence[_Entry]) -> list[Row]:
-    """Return the rows of new studies, after having found or made their patients."""
-    identities = [(patient_identity(entry.received.attributes, entry.uids.study_instance_uid),) for entry in entries]
-    of_patient = dict(zip(identities, entries, strict=True))
-    patients = _found_or_made(
-        session,
-        Patient,
-        ("identity",),
-        of_patient,
-        lambda missing: [patient_row(of_patient[key].received.attributes) for key in missing],
-    )
-    return [
-        {**study_row(entry.received.attributes), "patient_pk": patients[identity]}
-        for identity, entry in zip(identities, entries, strict=True)
-    ]
-
-
-def _found_or_made(
-    session: Session,
-    model: type[Patient] | type[Study] | type[Series],
-    key: tuple[str, ...],
-    wanted: Collection[Key],
-    make: Callable[[list[Key]], list[Row]],
-) -> dict[Key, int]:
-    """Return the primary keys of the rows whose columns `key` have the wanted values, inserting those that are missing.
-
-    make: gives the other columns of missing rows. If another process is quicker to insert a row, that one counts.
-    """
-    found = _found(session, model, key, wanted)
-    missing = sorted(set(wanted) - set(found))  # in one order everywhere, so that transactions do not wait crosswise
-    if not missing:
-        return found
-    rows = [{**row, **dict(zip(key, values, strict=True))} for values, row in zip(missing, make(missing), strict=True)]
-    session.connection().execute(insert_missing_into(session, model), rows)
-    return _found(session, model, key, wanted)
-
-
-def _found(
-    session: Session, model: type[Patient] | type[Study] | type[Series], key: tuple[str, ...], wanted: Collection[Key]
-) -> dict[Key, int]:
-    values = {name: list({each[place] for each in wanted}) for place, name in enumerate(key)}
-    rows = session.connection().execute(_by_key(model, key), values)
-    return {tuple(found): pk for pk, *found in rows}
-
-
-@functools.cache
-def _by_key(model: type[Patient] | type[Study] | type[Series], key: tuple[str, ...]) -> Select[Any]:
-    columns = [model.__table__.columns[name] for name in key]
-    conditions = [column.in_(bindparam(name, expanding=True)) for name, column in zip(key, columns, strict=True)]
-    return select(model.id, *columns).where(*conditions)
-
-
-def received_row(received: Received, revision: int, series_pk: int) -> Row:
+def received_row(received: Received, revision: int, series_pk: int, study_patient_pk: int | None) -> Row:
     """Return the row of an object, all but whether it is served, and where it lies in a container."""
     return {
         "series_pk": series_pk,
+        "study_patient_pk": study_patient_pk,
         "sop_instance_uid": received.sop_instance_uid,
         "revision": revision,
         "sop_class_uid": received.sop_class_uid,

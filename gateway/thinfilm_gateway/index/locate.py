@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import and_, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from thinfilm_gateway.archive.objects import ObjectLocation
 from thinfilm_gateway.archive.presence import NamedCopies
 from thinfilm_gateway.index.levels import UNIQUE_KEYS, InvalidIdentifier, Level
-from thinfilm_gateway.index.models import Container, Derivation, Instance, Patient, Series, Study
+from thinfilm_gateway.index.models import Container, Derivation, Instance, Series, Study, StudyPatient
+from thinfilm_gateway.index.patients import is_described
 from thinfilm_gateway.index.sql import one_of
 from thinfilm_gateway.index.states import InstanceState
 
@@ -40,11 +41,13 @@ class InstanceLocation:
 _IMAGE_KEY = UNIQUE_KEYS[Level.IMAGE]
 
 _COLUMNS: dict[str, Any] = {
-    "PatientID": Patient.patient_id,
     "StudyInstanceUID": Study.study_instance_uid,
     "SeriesInstanceUID": Series.series_instance_uid,
     "SOPInstanceUID": Instance.sop_instance_uid,
 }
+
+
+_OF_PATIENT = {"PatientID": "patient_id", "IssuerOfPatientID": "issuer_of_patient_id"}
 
 
 def locate(
@@ -54,6 +57,7 @@ def locate(
 
     unique_keys: keyword -> value(s) of PatientID (one value), StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID (each
     one or many). The key of `level` must be there; those of the levels above may be, and restrict; others are ignored.
+    IssuerOfPatientID tells patients of one ID apart. A study that has objects of several patients is each one's, whole.
     At level IMAGE, an object that was derived from an original that is still served is given too, and for an original
     that is gone what its rule says: the derived object, or one that is gone.
     limit: the most instances that are returned. Raises InvalidIdentifier.
@@ -83,7 +87,12 @@ def _matching(session: Session, wanted: Mapping[str, Sequence[str]], condition: 
         Instance.id,
     )
     for keyword, values in wanted.items():
-        statement = statement.where(one_of(session, _COLUMNS[keyword], values))
+        if keyword in _COLUMNS:
+            statement = statement.where(one_of(session, _COLUMNS[keyword], values))
+    if patient := {keyword: values[0] for keyword, values in wanted.items() if keyword in _OF_PATIENT}:
+        described = aliased(StudyPatient)
+        matched = [getattr(described, _OF_PATIENT[keyword]) == value for keyword, value in patient.items()]
+        statement = statement.where(Study.id.in_(select(described.study_pk).where(*matched, is_described(described))))
     return statement
 
 
@@ -154,6 +163,9 @@ def _wanted(level: Level, unique_keys: Mapping[str, str | Sequence[str]]) -> dic
             raise InvalidIdentifier("A retrieve request takes a single PatientID.")
         if values:
             wanted[keyword] = values
+    issuer = unique_keys.get("IssuerOfPatientID", "")
+    if issuer and isinstance(issuer, str):
+        wanted["IssuerOfPatientID"] = [issuer]
     return wanted
 
 
@@ -174,6 +186,5 @@ _SELECT: Any = (
     )
     .join(Series, Series.id == Instance.series_pk)
     .join(Study, Study.id == Series.study_pk)
-    .join(Patient, Patient.id == Study.patient_pk)
     .join(Container, Container.id == Instance.container_pk, isouter=True)
 )

@@ -127,18 +127,9 @@ def _text(*, indexed: bool = False, **options: Any) -> Mapped[str]:
     return mapped_column(IndexedText if indexed else AnyText, default="", **options)
 
 
-class Patient(Base):
-    """A patient: Patient ID within its issuer; without an ID, one row a study. The first object that arrives tells."""
+class PatientColumns:
+    """What an object says of its patient."""
 
-    __tablename__ = "patients"
-    __table_args__ = (
-        Index("ix_patients_name_alphabetic", "patient_name_alphabetic_folded"),
-        Index("ix_patients_name_ideographic", "patient_name_ideographic_folded"),
-        Index("ix_patients_name_phonetic", "patient_name_phonetic_folded"),
-    )
-
-    id: Mapped[int] = mapped_column(RowId, primary_key=True)
-    identity: Mapped[str] = mapped_column(unique=True)  # SHA-256 of issuer and Patient ID, or of the study's UID
     patient_id: Mapped[str] = _text(indexed=True, index=True)
     issuer_of_patient_id: Mapped[str] = _text()
     patient_name: Mapped[str] = _text()
@@ -151,13 +142,46 @@ class Patient(Base):
     specific_character_set: Mapped[str] = _text()  # as received, values joined by \
 
 
+class Patient(PatientColumns, Base):
+    """A patient: Patient ID within its issuer; without an ID, one row a study. The first object that arrives tells."""
+
+    __tablename__ = "patients"
+    __table_args__ = (
+        Index("ix_patients_name_alphabetic", "patient_name_alphabetic_folded"),
+        Index("ix_patients_name_ideographic", "patient_name_ideographic_folded"),
+        Index("ix_patients_name_phonetic", "patient_name_phonetic_folded"),
+    )
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    identity: Mapped[str] = mapped_column(unique=True)  # SHA-256 of issuer and Patient ID, or of the study's UID
+
+
+class StudyPatient(PatientColumns, Base):
+    """The patient of a study as objects of it describe him; a study whose objects differ in that has several.
+
+    In the Study Root they are attributes of the study (PS3.4 C.6.2.1).
+    """
+
+    __tablename__ = "study_patients"
+    __table_args__ = (
+        UniqueConstraint("study_pk", "identity"),
+        Index("ix_study_patients_name_alphabetic", "patient_name_alphabetic_folded"),
+        Index("ix_study_patients_name_ideographic", "patient_name_ideographic_folded"),
+        Index("ix_study_patients_name_phonetic", "patient_name_phonetic_folded"),
+    )
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    study_pk: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    patient_pk: Mapped[int] = mapped_column(ForeignKey("patients.id"), index=True)
+    identity: Mapped[str]  # SHA-256 of the patient's identity, name, birth date and sex
+
+
 class Study(Base):
-    """A study. The first object that arrives describes it and says whose it is."""
+    """A study. The first object that arrives describes it, or the last that was served in another's place."""
 
     __tablename__ = "studies"
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
-    patient_pk: Mapped[int] = mapped_column(ForeignKey("patients.id"), index=True)
     study_instance_uid: Mapped[str] = mapped_column(unique=True)
     study_date: Mapped[str] = _text()
     study_date_folded: Mapped[str] = _text(indexed=True, index=True)
@@ -174,7 +198,7 @@ class Study(Base):
 
 
 class Series(Base):
-    """A series within its study."""
+    """A series within its study; described as that is."""
 
     __tablename__ = "series"
     __table_args__ = (UniqueConstraint("study_pk", "series_instance_uid"),)
@@ -213,6 +237,7 @@ class Instance(Base):
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     series_pk: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    study_patient_pk: Mapped[int | None] = mapped_column(ForeignKey("study_patients.id"))  # whom it shows; always there
     sop_instance_uid: Mapped[str]
     revision: Mapped[int]  # 1 is the first that arrived
     current: Mapped[bool]  # the revision that is served

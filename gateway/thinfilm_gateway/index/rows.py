@@ -18,6 +18,13 @@ def patient_identity(attributes: Dataset, study_instance_uid: str) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
 
 
+def description_identity(attributes: Dataset, study_instance_uid: str) -> str:
+    """Return what tells one description of a patient from another within a study."""
+    described = [text(attributes, keyword) for keyword in ("PatientName", "PatientBirthDate", "PatientSex")]
+    parts = (patient_identity(attributes, study_instance_uid), *described)
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
+
+
 def patient_row(attributes: Dataset) -> Row:
     """Return the attributes of the patient."""
     return {

@@ -21,6 +21,7 @@ from thinfilm_gateway.index.models import (
     Series,
     Study,
 )
+from thinfilm_gateway.index.patients import PATIENT_MISMATCH, mismatches
 from thinfilm_gateway.index.states import CommitmentState, InstanceState, JobState
 
 _EXCEPTIONAL = text("instances.state IN ('as_received', 'quarantined')")  # word for word what a partial index covers
@@ -79,8 +80,8 @@ class GivenUp:
 class Problem:
     """Something that an admin should look at.
 
-    kind: "failed_job", "commitment_not_reported", "as_received", "quarantined" or "conflict". uid: of the series of a
-    job, of the transaction of a storage commitment, else of the instance.
+    kind: "failed_job", "commitment_not_reported", "as_received", "quarantined", "conflict" or "patient_mismatch". uid:
+    of the series of a job, of the study of a mismatch, of the transaction of a commitment, else of the instance.
     reason: one sentence, empty if none is known.
     """
 
@@ -172,6 +173,10 @@ def problems(session: Session, limit: int = 100) -> list[Problem]:
         )
         rows = select(Instance.sop_instance_uid, detail).where(condition).order_by(Instance.id.desc()).limit(limit)
         found += [Problem(kind, uid, reason or "") for uid, reason in session.execute(rows)]
+    found += [
+        Problem(PATIENT_MISMATCH, mismatch.study_instance_uid, mismatch.sentence)
+        for mismatch in mismatches(session, limit)
+    ]
     return found
 
 

@@ -184,7 +184,7 @@ def test_the_wild_card_searches_of_a_big_index_use_its_indexes(database: Databas
     from thinfilm_gateway.index.find import Level, Query, Root, _statement
 
     queries = {
-        "ix_patients_name_alphabetic": {"PatientName": "doe*"},
+        "ix_study_patients_name_alphabetic": {"PatientName": "doe*"},
         "ix_studies_study_date_folded": {"StudyDate": "20260101-20260107"},
         "ix_studies_accession_number": {"AccessionNumber": "A17*"},
     }
