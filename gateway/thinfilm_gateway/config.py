@@ -266,8 +266,11 @@ class Settings(BaseSettings):
         return self.data_dir / "archive"
 
     def to_environment(self) -> dict[str, str]:
-        """Return the environment variables from which a child process loads these same settings."""
-        values = self.model_dump(mode="json")
+        """Return the environment variables from which a child process loads these same settings.
+
+        What was left to its default is left out: whether a codec was named makes a difference.
+        """
+        values = self.model_dump(mode="json", exclude_unset=True)
         given = {key: value for key, value in values.items() if value is not None}
         return {ENVIRONMENT_PREFIX + key.upper(): _to_text(key, value) for key, value in given.items()}
 

@@ -7,11 +7,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from thinfilm_codecs import registry
 from thinfilm_codecs.lossless.model_files import lacking
-from thinfilm_codecs.lossless.neural import compiled, kernels
+from thinfilm_codecs.lossless.neural import kernels
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.health_warning import HealthWarning
 from thinfilm_gateway.index import holdings
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.policy import lossless
 
 log = structlog.get_logger()
 
@@ -42,15 +43,25 @@ def _of_archive(database: Database) -> list[HealthWarning]:
 
 def warnings(settings: Settings) -> list[HealthWarning]:
     """Return what is missing here; asked every few seconds by each process that compresses, and by the gateway."""
-    found = [HealthWarning(f"model_missing {number}", sentence) for number, sentence in enumerate(lacking())]
     kernels.check_when_due()
-    found += [HealthWarning(f"kernel_wrong {name}", sentence) for name, sentence in kernels.faults().items()]
-    if "neural" in settings.lossless_codecs and not compiled.instruction_sets():
-        found.append(
-            HealthWarning(
-                "kernel_missing",
-                "The neural codec is among lossless_codecs and is not used, since its compiled kernel was not built; "
-                "install the wheel of this platform, or a C compiler and Thinfilm again.",
-            )
-        )
-    return found
+    found = {f"model_missing {number}": sentence for number, sentence in enumerate(lacking())}
+    found |= {f"kernel_wrong {name}": sentence for name, sentence in kernels.faults().items()}
+    found |= {f"codec_unusable {name}": sentence for name, sentence in lossless.obstacles(_codecs(settings)).items()}
+    return [HealthWarning(name, sentence) for name, sentence in found.items()]
+
+
+def check(settings: Settings) -> None:
+    """Raise UnusableCodec where the settings name a codec by which nothing can be encoded here.
+
+    Of codecs that nobody named, since they are there by default, the others do the work, and `warnings` tells of them.
+    """
+    are_named = "lossless_codecs" in settings.model_fields_set
+    lossless.check_usable(_codecs(settings) if are_named else _lossy_codecs(settings))
+
+
+def _codecs(settings: Settings) -> list[str]:
+    return [*settings.lossless_codecs, *_lossy_codecs(settings)]
+
+
+def _lossy_codecs(settings: Settings) -> list[str]:
+    return [rule.codec for rule in settings.lossy]

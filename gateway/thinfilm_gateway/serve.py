@@ -40,11 +40,13 @@ def serve(settings: Settings) -> None:
     """Run the gateway until SIGTERM or SIGINT.
 
     Raises CannotServe, NotReady, UnusableDataFolder, NotPrivate, UnknownTreatment for a codec that there is not,
-    UnusableTls, or UnusableIndex; nothing is left running then.
+    UnusableCodec, UnusableTls, or UnusableIndex; nothing is left running then.
     """
     with contextlib.ExitStack() as cleanup:
         stop = cleanup.enter_context(stop_signal())
         lossless.treatment(settings.lossless_codecs)
+        if not settings.broker_url and settings.local_workers:
+            installation.check(settings)
         tls.check(settings)
         data_folder.make(settings.data_dir)
         make_private(settings)

@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import imagecodecs
 import pytest
 
 from support.part10_files import smooth_slices, write_image, write_series
+from thinfilm_codecs.lossless.neural import compiled
+from thinfilm_codecs.lossy.siren import codec as siren
 from thinfilm_gateway import cli
 from thinfilm_gateway.config import ENVIRONMENT_PREFIX
 
@@ -243,3 +246,93 @@ def test_status_tells_that_objects_are_refused_for_want_of_space(thinfilm, monke
     document = json.loads(thinfilm("status", "--data-dir", "data", "--json").output)
     assert 0 < document["free_bytes"] < 2**60
     assert document["refusal"].startswith("C-STORE is refused")
+
+
+class Unavailable:
+    """A library of imagecodecs that a build of it lacks."""
+
+    available = False
+
+
+@pytest.fixture
+def lacks(monkeypatch):
+    """Take away what a codec needs to encode."""
+
+    def take(what):
+        if what == "kernel":
+            monkeypatch.setattr(compiled, "_kernel", None)
+        elif what == "torch":
+            monkeypatch.setitem(sys.modules, "torch", None)
+            monkeypatch.setattr(siren, "find_spec", lambda name: None)
+        elif what == "GPU":
+            torch = pytest.importorskip("torch")
+            monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        else:
+            monkeypatch.setattr(imagecodecs, what, Unavailable)
+
+    return take
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "mend"),
+    [
+        ("kernel", ["--codec", "neural"], "install the wheel of this platform, or a C compiler"),
+        ("kernel", ["--codec", "near_lossless"], "install the wheel of this platform, or a C compiler"),
+        ("kernel", ["--codec", "pca"], "install the wheel of this platform, or a C compiler"),
+        ("torch", ["--codec", "siren"], "the extra thinfilm[gpu] brings it"),
+        ("torch", ["--codec", "nagoor", "--device", "cuda"], "the extra thinfilm[gpu] brings it"),
+        ("torch", ["--device", "cuda"], "the extra thinfilm[gpu] brings it"),
+        ("GPU", ["--codec", "neural", "--device", "cuda"], "needs an NVIDIA GPU with its driver"),
+        ("GPU", ["--codec", "jpegls", "--device", "cuda"], "needs an NVIDIA GPU with its driver"),
+        ("GPU", ["--codec", "near_lossless", "--device", "cuda"], "needs an NVIDIA GPU with its driver"),
+        ("JPEGXL", ["--codec", "jpegxl"], "install imagecodecs from its wheel"),
+        ("HTJ2K", ["--codec", "htj2k"], "install imagecodecs from its wheel"),
+        ("JPEGLS", ["--codec", "jpegls"], "install imagecodecs from its wheel"),
+    ],
+)
+def test_a_codec_or_device_that_is_named_and_cannot_be_used_is_an_error_with_its_mend(
+    tmp_path, thinfilm, lacks, what, options, mend
+):
+    file = write_image(tmp_path / "in.dcm", smooth_slices(1, 64)[0])
+    lacks(what)
+    ended = thinfilm("compress", file, "-o", tmp_path / "out.tfa", *options)
+    assert ended.status == 1
+    assert mend in ended.sentence
+    assert not (tmp_path / "out.tfa").exists()
+
+
+def test_a_codec_that_the_settings_name_and_that_cannot_be_used_is_an_error(tmp_path, thinfilm, lacks, monkeypatch):
+    file = write_image(tmp_path / "in.dcm", smooth_slices(1, 64)[0])
+    lacks("kernel")
+    monkeypatch.setenv("THINFILM_LOSSLESS_CODECS", "neural,jpegls")
+    ended = thinfilm("compress", file, "-o", tmp_path / "out.tfa")
+    assert (ended.status, "install the wheel of this platform" in ended.sentence) == (1, True)
+
+
+def test_a_codec_that_is_there_by_default_and_cannot_be_used_is_told_and_others_do_the_work(tmp_path, thinfilm, lacks):
+    file = write_image(tmp_path / "in.dcm", smooth_slices(1, 64)[0])
+    lacks("kernel")
+    ended = thinfilm("compress", file, "-o", tmp_path / "out.tfa", "--json")
+    assert ended.status == 0
+    assert "install the wheel of this platform" in ended.errors.splitlines()[0]
+    assert json.loads(ended.output)["files_in"] == 1
+
+
+LOSSY_RULE = json.dumps([{"modality": "CT", "delay_days": 1, "keep_original_days": 1}])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("THINFILM_LOSSLESS_CODECS", "neural,jpegls"), ("THINFILM_LOSSY", LOSSY_RULE)]
+)
+@pytest.mark.parametrize("command", [["serve"], ["worker"], ["celery", "worker"]])
+def test_no_process_that_compresses_starts_on_a_codec_that_is_named_and_cannot_be_used(
+    tmp_path, thinfilm, lacks, monkeypatch, command, setting, value
+):
+    monkeypatch.setenv("THINFILM_DATA_DIR", str(tmp_path))
+    assert thinfilm("db", "upgrade").status == 0
+    lacks("kernel")
+    monkeypatch.setenv(setting, value)
+    if command[0] == "celery":
+        monkeypatch.setenv("THINFILM_BROKER_URL", "redis://127.0.0.1:1/0")
+    ended = thinfilm(*command)
+    assert (ended.status, "install the wheel of this platform" in ended.sentence) == (1, True)

@@ -248,6 +248,7 @@ def test_a_child_process_loads_the_same_settings_from_its_environment(tmp_path, 
     for name, value in settings.to_environment().items():
         monkeypatch.setenv(name, value)
     assert load() == settings
+    assert load().model_fields_set == settings.model_fields_set, "what nobody named stays so"
 
 
 @pytest.mark.parametrize("model", [Settings, Peer, LossyRule])

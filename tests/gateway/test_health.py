@@ -248,7 +248,7 @@ def test_a_kernel_that_was_not_built_is_a_warning_where_its_codec_is_wanted(monk
     assert installation.warnings(Settings()) == []
     monkeypatch.setattr(compiled, "_kernel", None)
     (warning,) = installation.warnings(Settings())
-    assert (warning.name, "was not built" in warning.sentence) == ("kernel_missing", True)
+    assert (warning.name, "was not built" in warning.sentence) == ("codec_unusable neural", True)
     assert installation.warnings(Settings(lossless_codecs=("jpegls",))) == []
 
 

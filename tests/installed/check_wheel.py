@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,12 +76,16 @@ class Installation:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+def build_wheel(folder: Path, **environment: str) -> Path:
     sources = folder / "sources"
     left_out = shutil.ignore_patterns(".*", "tests", "build", "dist", "*.egg-info", "*.so", "__pycache__")
     shutil.copytree(ROOT, sources, symlinks=True, ignore=left_out)
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(sources)],
+        env=os.environ | environment,
         check=True,
     )
     (wheel,) = folder.glob("*.whl")
@@ -141,6 +146,17 @@ def test_a_study_goes_in_and_out_of_a_site_of_gateway_worker_and_beat(installati
             assert len(datasets_in(tmp_path / "got")) == len(files)
     (container,) = (installation.folder / "data" / "archive").glob("??/*.tfa")
     assert "neural" in installation.run("thinfilm", "inspect", str(container)), "the compiled kernel came along"
+
+
+def test_a_wheel_is_called_that_of_a_platform_only_where_it_holds_the_kernel(wheel: Path, tmp_path: Path):
+    interpreter = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert wheel.name.split("-")[2:4] == [interpreter, interpreter]
+    without_compiler = build_wheel(tmp_path, CC="false")
+    assert without_compiler.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(without_compiler) as held:
+        assert [name for name in held.namelist() if name.endswith(".so")] == []
+        (tags,) = [held.read(name).decode() for name in held.namelist() if name.endswith(".dist-info/WHEEL")]
+    assert "Tag: py3-none-any" in tags
 
 
 def _made(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from thinfilm_gateway import config, data_folder
+from thinfilm_gateway import config, data_folder, installation
 from thinfilm_gateway.beginning import begin
 from thinfilm_gateway.index import commitments, holdings, jobs
 from thinfilm_gateway.index.database import Database
@@ -45,6 +45,7 @@ def worker(data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
     from thinfilm_workers.local import run_workers
 
     with _context(config_file, data_dir) as context:
+        installation.check(context.settings)
         run_workers(context.settings)
 
 
@@ -70,11 +71,13 @@ def celery_beat(context: typer.Context, data_dir: DataDir = None, config_file: C
 def _run_celery(arguments: Sequence[str], config_file: Path | None, data_dir: Path | None) -> None:
     """Run a program of Celery on our application, which takes file and folder from the environment.
 
-    Raises ConfigError, UnusableDataFolder, NotPrivate.
+    Raises ConfigError, UnusableDataFolder, NotPrivate, UnusableCodec.
     """
     settings = begin(config_file, data_dir=data_dir)
     data_folder.require(settings.data_dir)
     make_private(settings)
+    if arguments[0] == "worker":
+        installation.check(settings)
     for name, path in ((config.CONFIG_FILE_VARIABLE, config_file), ("THINFILM_DATA_DIR", data_dir)):
         if path is not None:
             os.environ[name] = str(path.resolve())

@@ -7,7 +7,7 @@ import imagecodecs
 
 from thinfilm_codecs.blocks import SampleArray
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
-from thinfilm_codecs.lossless.tall_image import TallImageCodec
+from thinfilm_codecs.lossless.tall_image import TallImageCodec, library_obstacle
 
 _CODING_MARKERS = re.compile(
     rb"\xff\x50\x00\x08\x00\x02\x00\x00.."  # CAP: high throughput
@@ -24,6 +24,10 @@ class HighThroughputJpeg2000(TallImageCodec):
     codec_id = "htj2k"
     max_rows = 1 << 18
     max_columns = 1 << 18
+
+    def obstacle(self) -> str | None:
+        """Tell of an imagecodecs that was built without it."""
+        return library_obstacle(self.codec_id, imagecodecs.HTJ2K)
 
     def _encode_image(self, image: SampleArray, bits: int) -> bytes:
         try:

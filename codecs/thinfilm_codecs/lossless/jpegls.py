@@ -10,7 +10,7 @@ from jpeg_ls import CharLS
 
 from thinfilm_codecs.blocks import BlockLayout, SampleArray
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
-from thinfilm_codecs.lossless.tall_image import TallImageCodec
+from thinfilm_codecs.lossless.tall_image import TallImageCodec, library_obstacle
 
 _PLAIN = b"\x00"
 _GREEN_SUBTRACTED = b"\x01"
@@ -27,6 +27,10 @@ class JpegLs(TallImageCodec):
     codec_id = "jpegls"
     max_rows = 65535
     max_columns = 65535
+
+    def obstacle(self) -> str | None:
+        """Tell of an imagecodecs that was built without it: what was encoded could not be proven."""
+        return library_obstacle(self.codec_id, imagecodecs.JPEGLS)
 
     def supports(self, layout: BlockLayout) -> bool:
         """Tell whether the frames are images that fit; three planes count thrice in height."""

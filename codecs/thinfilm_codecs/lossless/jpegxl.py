@@ -4,7 +4,7 @@ import imagecodecs
 
 from thinfilm_codecs.blocks import SampleArray
 from thinfilm_codecs.errors import CorruptStream, UnsupportedPixels
-from thinfilm_codecs.lossless.tall_image import TallImageCodec
+from thinfilm_codecs.lossless.tall_image import TallImageCodec, library_obstacle
 
 _EFFORT = 7
 
@@ -15,6 +15,10 @@ class JpegXl(TallImageCodec):
     codec_id = "jpegxl"
     max_rows = 1 << 18
     max_columns = 1 << 18
+
+    def obstacle(self) -> str | None:
+        """Tell of an imagecodecs that was built without it."""
+        return library_obstacle(self.codec_id, imagecodecs.JPEGXL)
 
     def _encode_image(self, image: SampleArray, bits: int) -> bytes:
         try:

@@ -6,7 +6,7 @@ Format: docs/formats/classical.md.
 import struct
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -141,3 +141,10 @@ def _from_image(image: SampleArray, sample_range: SampleRange, layout: BlockLayo
     if sample_range.minimum:
         unsigned += unsigned.dtype.type(sample_range.minimum % (1 << bits))
     return unsigned.view(layout.dtype).reshape(layout.shape)
+
+
+def library_obstacle(codec_id: str, library: Any) -> str | None:
+    """Return the sentence that says that imagecodecs was built without this library of its, None where it has it."""
+    if library.available:
+        return None
+    return f"The {codec_id} codec is missing in this build of imagecodecs; install imagecodecs from its wheel."

@@ -100,6 +100,10 @@ class NearLossless(LossyCodec):
         """Return the codec whose engine tries as hard as `preset` says, on `device`."""
         return type(self)(self._step, self._engine.tuned(preset, device))
 
+    def obstacle(self) -> str | None:
+        """Return the engine's."""
+        return self._engine.obstacle()
+
     def supports(self, layout: BlockLayout) -> bool:
         """Tell whether the engine supports the layout of the indices."""
         return self._engine.supports(_of_indices(layout))

@@ -107,6 +107,10 @@ class PrincipalComponents(LossyCodec):
         """Return the codec whose engine tries as hard as `preset` says, on `device`."""
         return type(self)(self._step, self._engine.tuned(preset, device))
 
+    def obstacle(self) -> str | None:
+        """Return the engine's."""
+        return self._engine.obstacle()
+
     def supports(self, layout: BlockLayout) -> bool:
         """Tell whether the layout is of one component of at most 16 bits, and the engine supports its scores."""
         narrow = layout.components == 1 and np.dtype(layout.dtype).itemsize <= 2

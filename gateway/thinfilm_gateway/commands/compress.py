@@ -72,7 +72,8 @@ def compress(
     """
     try:
         treatment = lossless.treatment(candidates, preset, device)
-    except lossless.UnknownTreatment as error:
+        lossless.check_usable(candidates, device)
+    except (lossless.UnknownTreatment, lossless.UnusableCodec) as error:
         raise CommandError(str(error)) from None
     if os.path.lexists(output):
         raise CommandError(f"{output} is there already; remove it or give another name.")
@@ -102,8 +103,9 @@ def lossy_request(
     """Return what the options of the command line ask for; None where nothing may be lost. Raises CommandError."""
     if codec in registry.lossy_names():
         try:
+            lossless.check_usable([str(codec)], device)
             return lossy_treatment(str(codec), profile, max_error, ratio, preset, device)
-        except lossless.UnknownTreatment as error:
+        except (lossless.UnknownTreatment, lossless.UnusableCodec) as error:
             raise CommandError(str(error)) from None
     if codec is not None and codec not in registry.names():
         known = ", ".join((*registry.names(), *registry.lossy_names()))

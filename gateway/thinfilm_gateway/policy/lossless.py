@@ -1,10 +1,12 @@
 """How pixels are treated where nothing may be lost: which codecs are measured, and how hard they try."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from thinfilm_codecs import registry
 from thinfilm_codecs.codec import Codec
+from thinfilm_codecs.errors import MissingDevice
+from thinfilm_codecs.lossless.devices import check_device
 
 DEVICES = ("cpu", "cuda")
 
@@ -14,6 +16,10 @@ LIGHT = ("jpegls", "zstd", "raw")
 
 class UnknownTreatment(Exception):
     """A codec, preset or device that there is none of; the message is one sentence."""
+
+
+class UnusableCodec(Exception):
+    """A codec, or a device for it, that is asked for by name and cannot be used here; one sentence with the mend."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,22 @@ def treatment(codec_ids: Sequence[str], preset: str = registry.DEFAULT_PRESET, d
     _check("preset", preset, registry.PRESETS)
     _check("device", device, DEVICES)
     return Treatment(tuple(dict.fromkeys(codec_ids)), preset, device)
+
+
+def obstacles(codec_ids: Iterable[str]) -> dict[str, str]:
+    """Return, for each of these codecs, lossless or lossy, by which nothing can be encoded here, why, with the mend."""
+    found = {codec_id: registry.decoder(codec_id).obstacle() for codec_id in codec_ids}
+    return {codec_id: sentence for codec_id, sentence in found.items() if sentence}
+
+
+def check_usable(codec_ids: Iterable[str], device: str = DEVICES[0]) -> None:
+    """Raise UnusableCodec unless all of these codecs can encode here, and the device is there."""
+    for sentence in obstacles(codec_ids).values():
+        raise UnusableCodec(sentence)
+    try:
+        check_device(device, "named")
+    except MissingDevice as error:
+        raise UnusableCodec(str(error)) from None
 
 
 def _check(what: str, name: str, known: Sequence[str]) -> None:

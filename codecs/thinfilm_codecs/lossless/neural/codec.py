@@ -31,6 +31,12 @@ _MOST_FRAMES = 512
 _AGREED_PIXELS = 1 << 19
 
 
+_NO_KERNEL = (
+    "The neural codec encodes by its compiled kernel only, which was not built here; install the wheel of this "
+    "platform, or a C compiler (Debian: gcc libc6-dev python3-dev) and Thinfilm again."
+)
+
+
 class Neural(Codec):
     """The neural lossless codec. One object serves all threads.
 
@@ -47,6 +53,12 @@ class Neural(Codec):
         """Return the codec of this preset, which computes on this device."""
         return Neural(Preset(preset), device)
 
+    def obstacle(self) -> str | None:
+        """Tell of kernels that were not built or are all faulty: numpy decodes alone, but would take days to encode."""
+        if kernels.usable():
+            return None
+        return next(iter(kernels.faults().values()), _NO_KERNEL)
+
     def supports(self, layout: BlockLayout) -> bool:
         """Tell whether the margins of this layout's planes are small beside its samples."""
         samples = layout.rows * layout.columns
@@ -62,13 +74,10 @@ class Neural(Codec):
     def prepare(self, stack: PixelBlock) -> bytes:
         """Fit the model to the stack.
 
-        Raises UnsupportedPixels if its samples span more than 16 bits, or where no kernel was built: numpy alone
-        decodes everything, but would take days to fit and to encode.
+        Raises UnsupportedPixels if its samples span more than 16 bits, or where no kernel was built.
         """
-        if not kernels.usable():
-            raise UnsupportedPixels(
-                "The neural codec encodes with its compiled kernel only, which was not built or is faulty."
-            )
+        if obstacle := self.obstacle():
+            raise UnsupportedPixels(obstacle)
         return pack(prepared(stack, self.frames_per_group(stack.layout), self._preset))
 
     def encode(self, group: PixelBlock, parameters: bytes) -> bytes:

@@ -6,6 +6,7 @@ using sinusoidal activation networks, 2022; figures: docs/decisions/0016-siren.m
 
 from bisect import bisect_left
 from dataclasses import replace
+from importlib.util import find_spec
 from types import ModuleType
 from typing import ClassVar
 
@@ -30,6 +31,9 @@ WEIGHT_BITS = 7.0
 _OUTPUT_BIAS_BITS = 20
 
 _DEVIATIONS = 5.0  # one of millions of normally distributed errors is further off
+
+
+_NO_TORCH = "The siren codec fits its networks with torch, which is not installed; the extra thinfilm[gpu] brings it."
 
 
 class Siren(LossyCodec):
@@ -74,6 +78,10 @@ class Siren(LossyCodec):
         """Return the codec whose fit ends once its errors, taken for normally distributed, are within max_error."""
         effort = replace(self._effort, target_rmse=max_error / _DEVIATIONS)
         return Siren(self._setting, effort, self._device, volumetric=self._volumetric)
+
+    def obstacle(self) -> str | None:
+        """Tell of torch that is not installed."""
+        return None if find_spec("torch") else _NO_TORCH
 
     def supports(self, layout: BlockLayout) -> bool:
         """Tell whether the layout is of one component of at most 16 bits."""
@@ -155,7 +163,5 @@ def _fitting() -> ModuleType:
     try:
         from thinfilm_codecs.lossy.siren import fitting
     except ImportError as error:
-        raise UnsupportedPixels(
-            "The siren codec fits its networks with torch, which is not installed; the extra thinfilm[gpu] brings it."
-        ) from error
+        raise UnsupportedPixels(_NO_TORCH) from error
     return fitting
