@@ -54,7 +54,9 @@ def check(settings: Settings) -> None:
     """Raise UnusableCodec where the settings name a codec by which nothing can be encoded here.
 
     Of codecs that nobody named, since they are there by default, the others do the work, and `warnings` tells of them.
+    Raises UnknownTreatment for a name that no codec has.
     """
+    lossless.treatment(settings.lossless_codecs)
     are_named = "lossless_codecs" in settings.model_fields_set
     lossless.check_usable(_codecs(settings) if are_named else _lossy_codecs(settings))
 

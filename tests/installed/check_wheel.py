@@ -23,6 +23,8 @@ from support.objects import datasets_in, write_files
 from support.receiver import wait_until
 from support.servers import free_port, postgres, redis
 
+pytestmark = pytest.mark.timeout(900)  # pip has much to unpack
+
 ROOT = Path(__file__).parents[2]
 ONLY_FOR_DEVELOPMENT = {"torch", "pytest", "hypothesis", "mypy", "scikit-image", "matplotlib", "dipy"}
 

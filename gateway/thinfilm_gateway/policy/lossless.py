@@ -77,7 +77,8 @@ def treatment(codec_ids: Sequence[str], preset: str = registry.DEFAULT_PRESET, d
 
 def obstacles(codec_ids: Iterable[str]) -> dict[str, str]:
     """Return, for each of these codecs, lossless or lossy, by which nothing can be encoded here, why, with the mend."""
-    found = {codec_id: registry.decoder(codec_id).obstacle() for codec_id in codec_ids}
+    known = {*registry.names(), *registry.lossy_names()}
+    found = {codec_id: registry.decoder(codec_id).obstacle() for codec_id in codec_ids if codec_id in known}
     return {codec_id: sentence for codec_id, sentence in found.items() if sentence}
 
 
