@@ -81,7 +81,7 @@ def test_where_every_kernel_is_wrong_the_specification_decodes_and_nothing_is_en
         monkeypatch.setattr(wrong, "instruction_sets", lambda: ["avx2"])
         assert kernels.usable() == []
         assert np.array_equal(Neural().decode(stream, small.layout, parameters), small.samples)
-        with pytest.raises(Exception, match="was not built or is faulty"):
+        with pytest.raises(Exception, match="computes wrongly here and is not used"):
             Neural().prepare(small)
 
 
