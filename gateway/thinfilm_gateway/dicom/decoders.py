@@ -174,6 +174,8 @@ def decode_frame(decoder: Decoder, fragments: Stream, pixels: PixelDescription) 
             raise UndecodableFrame(
                 f"The frame decodes to {decoded.size} samples, but the data set says {pixels.frame_samples}."
             )
+        if decoded.dtype.kind == "f":
+            raise UndecodableFrame("The frame has floating-point samples, which Pixel Data cannot hold.")
         is_lossy = decoder.may_lose and (pixels.is_lossy or not image.reversible)
         return _fit(decoded.reshape(-1), pixels, clamped=is_lossy)
 

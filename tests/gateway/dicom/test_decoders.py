@@ -391,6 +391,13 @@ def test_a_public_image_within_that_does_not_decode_is_not_left_out_silently() -
         native(encapsulate(samples, [CODERS[LOSSLESS_JPEG](samples)], LOSSLESS_JPEG, before=bad))
 
 
+def test_floating_point_samples_are_refused_and_not_cut_to_integers() -> None:
+    samples = np.random.default_rng(1).random((24, 32)).astype(np.float32)
+    stream = even(imagecodecs.jpegxl_encode(samples, lossless=True))
+    with pytest.raises(CannotTranscode, match=r"floating-point samples.*\.$"):
+        native(encapsulate(samples.astype(np.uint32), [stream], JPEG_XL_LOSSLESS))
+
+
 # Values beyond Bits Stored
 
 
