@@ -59,10 +59,16 @@ class StorageUser:
 
 
 @contextlib.contextmanager
-def storage_user(port: int, objects: Sequence[EncodedDataSet], maximum_pdu_size: int = 16382) -> Iterator[StorageUser]:
-    """Open an association with a context of its own for each pair of SOP class and transfer syntax of the objects."""
+def storage_user(
+    port: int, objects: Sequence[EncodedDataSet], maximum_pdu_size: int = 16382, patience: float = 30
+) -> Iterator[StorageUser]:
+    """Open an association with a context of its own for each pair of SOP class and transfer syntax of the objects.
+
+    patience: seconds that an answer may take.
+    """
     entity = AE("STORE-USER")
     entity.maximum_pdu_size = maximum_pdu_size
+    entity.dimse_timeout, entity.network_timeout = patience, 2 * patience
     pairs = sorted({(encoded.sop_class_uid, encoded.transfer_syntax_uid) for encoded in objects})
     association = entity.associate("127.0.0.1", port, [build_context(*pair) for pair in pairs], "THINFILM")
     assert association.is_established, "The association was not accepted."
@@ -77,7 +83,7 @@ def storage_user(port: int, objects: Sequence[EncodedDataSet], maximum_pdu_size:
         connection.close()  # pynetdicom leaves it open when the peer was faster
 
 
-def store_all(port: int, objects: Sequence[EncodedDataSet]) -> list[Answer]:
+def store_all(port: int, objects: Sequence[EncodedDataSet], patience: float = 30) -> list[Answer]:
     """Send objects over one association, as many as its presentation contexts allow."""
-    with storage_user(port, objects) as user:
+    with storage_user(port, objects, patience=patience) as user:
         return [user.store(encoded) for encoded in objects]
