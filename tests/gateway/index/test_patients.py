@@ -190,7 +190,7 @@ def test_an_index_from_before_shows_its_patients_as_it_did(kind: str, request: A
     configuration.set_main_option("script_location", str(MIGRATIONS))
     with database._migrating() as connection:
         configuration.attributes["connection"] = connection
-        command.downgrade(configuration, "0007")
+        command.downgrade(configuration, "0008")
     database.upgrade()
     assert sorted(ask(database, Level.IMAGE, **keys), key=repr) == sorted(before, key=repr)
     with database.reading() as session:
