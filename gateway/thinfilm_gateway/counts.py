@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from thinfilm_gateway.index.savings import Savings, savings
 from thinfilm_gateway.index.status import Summary, summary
 
-LEAST_PAUSE = 30  # times as long as the last count took: counting takes a thirtieth of one core at most
+CHEAP_SECONDS = 0.5  # counting that takes no longer is done whenever somebody asks
+LEAST_PAUSE = 30  # times as long as the last count took beyond that
 
 
 @dataclass(frozen=True)
@@ -49,5 +50,5 @@ class Tally:
                 began = time.monotonic()
                 self._counts = count(session)
                 ended = time.monotonic()
-                self._good_until = ended + LEAST_PAUSE * (ended - began)
+                self._good_until = ended + LEAST_PAUSE * max(0.0, ended - began - CHEAP_SECONDS)
             return self._counts

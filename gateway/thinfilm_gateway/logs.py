@@ -11,7 +11,7 @@ from structlog.typing import Processor
 
 from thinfilm_gateway.terminal import printable_line
 
-LIBRARIES = ("pynetdicom", "pydicom", "sqlalchemy", "alembic", "celery", "kombu", "amqp", "PIL")
+LIBRARIES = ("pynetdicom", "pydicom", "sqlalchemy", "alembic", "celery", "kombu", "amqp", "PIL", "uvicorn")
 """Libraries that log for themselves: below error they say what our own lines say already, and may quote data sets."""
 
 

@@ -1,14 +1,16 @@
 """`thinfilm serve`: one process that prepares the data folder and the index, then keeps the gateway's processes alive.
 
-Children: the receivers, which share one DICOM port, and, without a broker, the local worker. In this process: the
-health page and, with a broker, the dispatcher. A child that dies is started again; SIGTERM and SIGINT stop all.
+Children: the receivers, which share one DICOM port, the process that answers HTTP, and, without a broker, the local
+worker. In this process: who tells the log of the health, and, with a broker, the dispatcher. A child that dies is
+started again; SIGTERM and SIGINT stop all.
 """
 
 import contextlib
 import datetime as dt
+import multiprocessing
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from functools import partial
 
 import structlog
@@ -25,9 +27,8 @@ from thinfilm_gateway.lasting_thread import LastingThread
 from thinfilm_gateway.policy import lossless
 from thinfilm_gateway.privacy import make_private
 from thinfilm_gateway.stop_signal import stop_signal
-from thinfilm_gateway.supervisor import Child, receive, stop_all, supervise, work
+from thinfilm_gateway.supervisor import Child, answer_http, receive, stop_all, supervise, work
 from thinfilm_gateway.watch import HealthWatch
-from thinfilm_gateway.web.health import HealthPage, Processes
 
 log = structlog.get_logger()
 
@@ -55,9 +56,11 @@ def serve(settings: Settings) -> None:
         host, tls_port = settings.dicom_host, settings.dicom_tls_port
         listener = cleanup.enter_context(_listening(host, settings.dicom_port))
         tls_listener = None if tls_port is None else cleanup.enter_context(_listening(host, tls_port))
+        http_listener = cleanup.enter_context(_listening(settings.http_host, settings.http_port))
         ports = {
             "dicom_port": sharing.port_of(listener),
             "dicom_tls_port": tls_listener and sharing.port_of(tls_listener),
+            "http_port": sharing.port_of(http_listener),
         }
         settings = settings.model_copy(update=ports)
         database = _open_index(settings)
@@ -71,12 +74,9 @@ def serve(settings: Settings) -> None:
             Child(f"receiver {number}", partial(receive, shared), settings) for number, shared in enumerate(shares, 1)
         ]
         workers = [] if settings.broker_url or not settings.local_workers else [Child("worker", work, settings)]
-        children = receivers + workers
-        try:
-            page = HealthPage(settings, database, lambda: _count(receivers, workers))
-        except (OSError, UnicodeError) as error:
-            raise CannotServe(_cannot_listen(settings.http_host, settings.http_port, error)) from None
-        cleanup.callback(page.stop)
+        alive = multiprocessing.get_context("spawn").RawArray("b", len(receivers))
+        web = Child("http", partial(answer_http, http_listener, alive), settings)
+        children = [*receivers, web, *workers]
         cleanup.callback(stop_all, children)
         cleanup.callback(shares[0].end_listening)  # first of all: callers are refused, instead of waiting
         watch = HealthWatch(settings, database)
@@ -90,9 +90,9 @@ def serve(settings: Settings) -> None:
             threads.append(dispatcher)
         for child in children:
             child.start()
-        for child in receivers:
+        _count(receivers, alive)
+        for child in (*receivers, web):
             child.await_ready(stop)
-        page.start()
         cleanup.callback(watch.stop)
         watch.start()
         lacks = installation.examination(settings, database)
@@ -104,11 +104,11 @@ def serve(settings: Settings) -> None:
             ae_title=settings.ae_title,
             dicom_port=settings.dicom_port,
             dicom_tls_port=settings.dicom_tls_port,
-            http_port=page.port,
+            http_port=settings.http_port,
             data_dir=str(settings.data_dir),
             pid=os.getpid(),
         )
-        supervise(children, stop)
+        supervise(children, stop, lambda: _count(receivers, alive))
         log.info("stopping")
     log.info("stopped")
 
@@ -119,13 +119,9 @@ def _dead(children: Sequence[Child]) -> list[HealthWarning]:
     return [HealthWarning(f"process_died {name}", trouble) for name, trouble in troubles.items() if trouble]
 
 
-def _count(receivers: Sequence[Child], workers: Sequence[Child]) -> Processes:
-    return Processes(
-        receivers=len(receivers),
-        receivers_alive=sum(child.alive for child in receivers),
-        workers=len(workers),
-        workers_alive=sum(child.alive for child in workers),
-    )
+def _count(receivers: Sequence[Child], alive: MutableSequence[int]) -> None:
+    """Tell the process that answers HTTP which receivers live."""
+    alive[:] = [int(child.alive) for child in receivers]
 
 
 def _open_index(settings: Settings) -> Database:

@@ -5,6 +5,7 @@ import importlib.metadata
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 
 import structlog
 
@@ -178,11 +180,12 @@ class Reserve:
             self.fill()
 
 
-def supervise(children: Sequence[Child], stop: Connection) -> None:
-    """Keep the children alive until `stop` is readable."""
+def supervise(children: Sequence[Child], stop: Connection, tell: Callable[[], None]) -> None:
+    """Keep the children alive until `stop` is readable; `tell` is called whenever one may have died or started."""
     while not stop.poll(0):
         for child in children:
             child.keep_alive()
+        tell()
         living = [child.process.sentinel for child in children if child.alive]
         wait([stop, *living], None if len(living) == len(children) else STARTED_AGAIN_SECONDS)
 
@@ -209,6 +212,16 @@ def receive(shared: Shared, settings: Settings, on_ready: Callable[[], None]) ->
     serve_receiver(settings, on_ready, shared)
 
 
+def answer_http(
+    listener: socket.socket, receivers_alive: Sequence[int], settings: Settings, on_ready: Callable[[], None]
+) -> None:
+    """Run the HTTP side."""
+    from thinfilm_gateway.web.server import serve_http
+
+    on_ready()
+    serve_http(listener, receivers_alive, settings)
+
+
 def work(settings: Settings, on_ready: Callable[[], None]) -> None:
     """Run the local worker."""
     group, name = LOCAL_WORKER
@@ -222,6 +235,7 @@ def _run(service: Service, settings: Settings, ready: Connection) -> None:
     """Run the service of a child process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent asks us by SIGTERM
     logs.configure(settings.log_level)
+    _show_name()
     end = partial(os.kill, os.getpid(), signal.SIGTERM)
     threading.Thread(target=_after_parent, args=(end,), daemon=True).start()
     try:
@@ -229,6 +243,13 @@ def _run(service: Service, settings: Settings, ready: Connection) -> None:
     except Exception:
         log.exception("process_failed", process=multiprocessing.current_process().name)
         sys.exit(1)
+
+
+def _show_name() -> None:
+    """Let `ps` and `top` tell the children apart."""
+    with contextlib.suppress(OSError):
+        name = multiprocessing.current_process().name.removeprefix("thinfilm ")
+        Path("/proc/self/comm").write_text(name[:15], encoding="utf-8")
 
 
 def _after_parent(act: Callable[[], None]) -> None:

@@ -1,1 +1,1 @@
-"""HTTP: the health of the gateway."""
+"""HTTP: a process of its own that answers, with limits; so far, the health of the gateway."""
