@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thinfilm_gateway.archive import mark
+from thinfilm_gateway.archive.space import LEAST_FREE_FILES, Space, space
 from thinfilm_gateway.archive.spool import bytes_under
 from thinfilm_gateway.archive.store import make_folder
 from thinfilm_gateway.config import Settings
@@ -20,9 +21,10 @@ class UnusableDataFolder(Exception):
 
 QUOTA_WARNING_SHARE = 0.9  # of a quota, above which people are warned
 _RECEIVE_LOCK = "receive.lock"
+_MORE_FILES = "remove what is not needed there, or give it a file system with more of them"
 ARCHIVE_RESERVE_SHARE = 0.25
-"""Of minimum_free_bytes: below it no container is begun. Objects are refused long before, since to compress is what
-makes room; the rest is for the index."""
+"""Of minimum_free_bytes, and of LEAST_FREE_FILES: below it no container is begun. Objects are refused long before,
+since to compress is what makes room; the rest is for the index."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +126,13 @@ def room(settings: Settings, known: KnownVolumes) -> Room:
     if not any(folder.exists() for folder in (*folders, archive)) and not known.marks:  # never served yet
         folders, archive = [settings.data_dir], settings.data_dir
     try:
-        free_bytes = _free_bytes(folders[0])
+        free = space(folders[0])
     except OSError as error:
         return Room(None, f"C-STORE is refused: {folders[0]} cannot be reached ({error.strerror}); mount its volume.")
     spool_bytes = _spool_bytes(settings)
-    refusal = _refusal(settings, known, folders, free_bytes, spool_bytes)
+    refusal = _refusal(settings, known, folders, free, spool_bytes)
     obstacle = _obstacle(settings, known, archive)
-    return Room(free_bytes, refusal, obstacle, _warning(settings, known, free_bytes, spool_bytes, archive))
+    return Room(free.free_bytes, refusal, obstacle, _warning(settings, known, free, spool_bytes, archive))
 
 
 def archive_is_full(settings: Settings, archive: Path, container_bytes: int) -> str | None:
@@ -138,9 +140,11 @@ def archive_is_full(settings: Settings, archive: Path, container_bytes: int) -> 
     quota = settings.archive_quota_bytes
     if quota is not None and container_bytes >= quota:
         return f"the containers take {container_bytes:,} bytes and archive_quota_bytes is {quota:,}; raise it."
-    free_bytes = _free_bytes(archive)
-    if free_bytes < settings.minimum_free_bytes * ARCHIVE_RESERVE_SHARE:
-        return f"{free_bytes:,} bytes are free for {archive}; make room there or give it a larger disk."
+    free = space(archive)
+    if free.free_bytes < settings.minimum_free_bytes * ARCHIVE_RESERVE_SHARE:
+        return f"{free.free_bytes:,} bytes are free for {archive}; make room there or give it a larger disk."
+    if free.free_files is not None and free.free_files < LEAST_FREE_FILES * ARCHIVE_RESERVE_SHARE:
+        return f"{free.free_files:,} files (inodes) are free for {archive}; {_MORE_FILES}."
     return None
 
 
@@ -155,16 +159,18 @@ def _spool_bytes(settings: Settings) -> int:
 
 
 def _refusal(
-    settings: Settings, known: KnownVolumes, folders: Sequence[Path], free_bytes: int, spool_bytes: int
+    settings: Settings, known: KnownVolumes, folders: Sequence[Path], free: Space, spool_bytes: int
 ) -> str | None:
     if complaint := mark.complaint(settings.spool_dir, known.marks.get(SPOOL)):
         return f"C-STORE is refused: {complaint}"
     for folder in folders:
         if not _writable(folder):
             return f"C-STORE is refused: {folder} cannot be written; let this user write it."
-    if free_bytes < settings.minimum_free_bytes:
+    if free.free_bytes < settings.minimum_free_bytes:
         wanted = f"minimum_free_bytes is {settings.minimum_free_bytes:,}"
-        return f"C-STORE is refused: {free_bytes:,} bytes are free under {folders[0]}, {wanted}; make room there."
+        return f"C-STORE is refused: {free.free_bytes:,} bytes are free under {folders[0]}, {wanted}; make room there."
+    if free.has_no_files:
+        return f"C-STORE is refused: {free.free_files:,} files (inodes) are free under {folders[0]}; {_MORE_FILES}."
     quota = settings.spool_quota_bytes
     if quota is not None and spool_bytes >= quota:
         return (
@@ -184,10 +190,12 @@ def _obstacle(settings: Settings, known: KnownVolumes, archive: Path) -> str | N
     return None
 
 
-def _warning(settings: Settings, known: KnownVolumes, free_bytes: int, spool_bytes: int, archive: Path) -> str | None:
-    for folder, free in ((settings.spool_dir, free_bytes), (settings.archive_dir, _free_or_none(archive))):
-        if free is not None and free < settings.warning_free_bytes:
-            return f"Only {free:,} bytes are free for {folder}; make room before objects are refused."
+def _warning(settings: Settings, known: KnownVolumes, free: Space, spool_bytes: int, archive: Path) -> str | None:
+    for folder, left in ((settings.spool_dir, free), (settings.archive_dir, _space_or_none(archive))):
+        if left is not None and left.free_bytes < settings.warning_free_bytes:
+            return f"Only {left.free_bytes:,} bytes are free for {folder}; make room before objects are refused."
+        if left is not None and left.has_few_files:
+            return f"Only {left.free_files:,} files (inodes) are free for {folder}; {_MORE_FILES}."
     spool_quota, archive_quota = settings.spool_quota_bytes, settings.archive_quota_bytes
     if spool_quota is not None and spool_bytes >= QUOTA_WARNING_SHARE * spool_quota:
         return f"The spool takes most of its {spool_quota:,} bytes; raise spool_quota_bytes or add workers."
@@ -196,14 +204,9 @@ def _warning(settings: Settings, known: KnownVolumes, free_bytes: int, spool_byt
     return None
 
 
-def _free_bytes(folder: Path) -> int:
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
-
-
-def _free_or_none(folder: Path) -> int | None:
+def _space_or_none(folder: Path) -> Space | None:
     try:
-        return _free_bytes(folder)
+        return space(folder)
     except OSError:
         return None
 

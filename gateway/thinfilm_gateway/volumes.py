@@ -37,7 +37,7 @@ def settle(settings: Settings, database: Database) -> None:
 
 def open_spool(settings: Settings, database: Database) -> Spool:
     """Open the spool; nothing is written into a folder that has not its mark."""
-    return Spool(settings.spool_dir, _check(settings.spool_dir, database, SPOOL))
+    return Spool(settings.spool_dir, _check(settings.spool_dir, database, SPOOL), settings.minimum_free_bytes)
 
 
 def open_store(settings: Settings, database: Database) -> FolderStore:

@@ -5,6 +5,8 @@ import pytest
 
 from support.datasets import ct_series, mr_series
 from support.house import House
+from thinfilm_gateway.archive import spool
+from thinfilm_gateway.archive.space import LEAST_FREE_FILES, Space
 from thinfilm_gateway.config import GIB
 from thinfilm_gateway.index import cache
 from thinfilm_workers.jobs.evict import evict
@@ -104,4 +106,18 @@ def test_a_file_that_a_crash_left_after_it_was_forgotten_is_swept_away(build_hou
 
     tidy(house.context, grace=dt.timedelta(seconds=-1))
     assert house.stray_files() == []
+    house.assert_archived(series)
+
+
+def test_copies_of_what_is_archived_go_where_files_run_short_however_small_they_are(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = ct_series(3)
+    house.receive(series)
+    house.work()
+    assert evict(house.context) == 0
+    left = Space(free_bytes=GIB * GIB, free_files=LEAST_FREE_FILES, files=10**6)
+    with monkeypatch.context() as patched:
+        patched.setattr(spool, "space", lambda place: left)
+        assert evict(house.context) == 3
     house.assert_archived(series)

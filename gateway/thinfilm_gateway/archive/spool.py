@@ -7,6 +7,7 @@ then the SHA-256 of the data set as it was received, so that a file tells by its
 
 import contextlib
 import datetime as dt
+import errno
 import hashlib
 import mmap
 import os
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from thinfilm_gateway.archive.space import Space, space
 from thinfilm_gateway.archive.store import StorageAway, check_mounted, make_folder, sync
 
 _BUFFER_BYTES = 1024 * 1024
@@ -31,11 +33,13 @@ _SHARDS = tuple(f"{number:02x}" for number in range(256))
 class SpoolWriter:
     """One object on its way into the spool; at most 1 MiB of it is held in memory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, minimum_free_bytes: int = 0) -> None:
+        """minimum_free_bytes: so many stay free on the disk of the file."""
         self.name: str | None = None  # set by Spool.commit
         self.dataset_offset = 0
         self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._minimum_free_bytes = minimum_free_bytes
         self._buffer = bytearray()
         self._not_hashed = 0  # leading bytes of the buffer that come before the data set
         self._in_dataset = False
@@ -98,6 +102,7 @@ class SpoolWriter:
         self._path.unlink(missing_ok=True)
 
     def _write_out(self) -> None:
+        self._check_space()
         with memoryview(self._buffer) as held:
             if self._in_dataset:
                 self._hash.update(held[self._not_hashed :])
@@ -106,6 +111,13 @@ class SpoolWriter:
             while written < len(held):
                 written += os.write(self._file, held[written:])
         self._buffer.clear()
+
+    def _check_space(self) -> None:
+        """Raise OSError, as a full disk does, where what is held would take the last space: an object may be large."""
+        if not self._minimum_free_bytes or not self._buffer:
+            return
+        if space(self._file).free_bytes - len(self._buffer) < self._minimum_free_bytes:
+            raise OSError(errno.ENOSPC, f"fewer than {self._minimum_free_bytes:,} bytes would stay free")
 
     def _move(self, name: str, path: Path) -> None:
         self._path.rename(path)
@@ -121,9 +133,13 @@ class SpoolWriter:
 class Spool:
     """A folder of received objects, sharded; several processes may use it at the same time."""
 
-    def __init__(self, root: Path, check: Callable[[], None] = lambda: None) -> None:
-        """Use `root`, which is made where it is missing. check: raises StorageAway while nothing may be written."""
+    def __init__(self, root: Path, check: Callable[[], None] = lambda: None, minimum_free_bytes: int = 0) -> None:
+        """Use `root`, which is made where it is missing.
+
+        check: raises StorageAway while nothing may be written. minimum_free_bytes: so many stay free.
+        """
         self._root = root
+        self._minimum_free_bytes = minimum_free_bytes
         self._check = check
         self._temporary = root / _TEMPORARY
         self._resent = root / _RESENT
@@ -134,7 +150,7 @@ class Spool:
     def create(self) -> SpoolWriter:
         """Begin an object under a temporary name. Raises StorageAway, OSError."""
         self._make()
-        return SpoolWriter(self._temporary / secrets.token_hex(16))
+        return SpoolWriter(self._temporary / secrets.token_hex(16), self._minimum_free_bytes)
 
     def commit(self, writers: Sequence[SpoolWriter]) -> None:
         """Make the objects durable, all in one go, and give each its name.
@@ -208,10 +224,9 @@ class Spool:
                 if _NAME.fullmatch(file.name):
                     yield file.name
 
-    def free_bytes(self) -> int:
-        """Space that is left on the spool's disk."""
-        disk = os.statvfs(self._root)
-        return disk.f_bavail * disk.f_frsize
+    def space(self) -> Space:
+        """Space that is left on the spool's disk. Raises OSError."""
+        return space(self._root)
 
     def sweep_temporary(self, older_than: dt.timedelta) -> int:
         """Remove what a crash left of objects that never became whole; returns how many files.

@@ -30,6 +30,12 @@ _MENDS: dict[int | None, str] = {
 }
 
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+FULL = "The spool's disk is full."
+NO_FILES = "The spool's disk has no room for further files (inodes)."
+
+
 class Refused(Exception):
     """The object is not stored; nothing of it is kept."""
 
@@ -42,10 +48,17 @@ class Refused(Exception):
 class Reception:
     """The data set of one C-STORE request on its way into the spool, or, once refused, into nothing."""
 
-    def __init__(self, writer: SpoolWriter | None, received_at: dt.datetime, refusal: Refused | None = None) -> None:
+    def __init__(
+        self,
+        writer: SpoolWriter | None,
+        received_at: dt.datetime,
+        refusal: Refused | None = None,
+        quota: SpoolQuota | None = None,
+    ) -> None:
         self.received_at = received_at
         self._writer = writer
         self._refusal = refusal
+        self._quota = quota
 
     @property
     def writer(self) -> SpoolWriter:
@@ -59,15 +72,22 @@ class Reception:
         """Take the next bytes."""
         if self._refusal is None and self._writer is not None:
             try:
+                _check_quota(self._quota)
                 self._writer.write(data)
+            except Refused as refusal:
+                self._refuse(refusal)
             except OSError as error:
-                self.discard()
-                self._refusal = _spool_refused(error)
+                self._refuse(_spool_refused(error))
 
     def discard(self) -> None:
         """Leave nothing on the disk."""
         if self._writer is not None:
             self._writer.discard()
+
+    def _refuse(self, refusal: Refused) -> None:
+        """Let the rest of the data set go into nothing."""
+        self.discard()
+        self._refusal = refusal
 
 
 class StorageService:
@@ -86,7 +106,8 @@ class StorageService:
         received_at = dt.datetime.now(dt.UTC)
         try:
             self._check_resources()
-            return Reception(self._begin(association, request, context, received_at), received_at)
+            writer = self._begin(association, request, context, received_at)
+            return Reception(writer, received_at, quota=self._quota)
         except Refused as refusal:
             return Reception(None, received_at, refusal)
 
@@ -161,16 +182,23 @@ class StorageService:
         if not self._committer.available:
             raise Refused(status.OUT_OF_RESOURCES, "The index is not available.")
         try:
-            free = self._spool.free_bytes()
+            space = self._spool.space()
         except OSError as error:
             raise Refused(status.OUT_OF_RESOURCES, "The spool cannot be reached.") from error
-        if free < self._minimum_free_bytes:
-            raise Refused(status.OUT_OF_RESOURCES, "The spool's disk is full.")
-        if self._quota is not None and self._quota.is_reached:
-            raise Refused(status.OUT_OF_RESOURCES, "The spool has reached its quota.")
+        if space.free_bytes < self._minimum_free_bytes:
+            raise Refused(status.OUT_OF_RESOURCES, FULL)
+        if space.has_no_files:
+            raise Refused(status.OUT_OF_RESOURCES, NO_FILES)
+        _check_quota(self._quota)
 
 
-def _spool_refused(error: OSError, comment: str = "The spool cannot be written.") -> Refused:
+def _check_quota(quota: SpoolQuota | None) -> None:
+    if quota is not None and quota.is_reached:
+        raise Refused(status.OUT_OF_RESOURCES, "The spool has reached its quota.")
+
+
+def _spool_refused(error: OSError, comment: str = "") -> Refused:
+    comment = comment or (FULL if error.errno in _FULL else "The spool cannot be written.")
     log.error("spool_refused", error=str(error), mend=_MENDS.get(error.errno, "Look at the disk of data_dir."))
     return Refused(status.OUT_OF_RESOURCES, comment)
 

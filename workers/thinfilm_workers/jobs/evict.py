@@ -9,6 +9,7 @@ import structlog
 
 from thinfilm_gateway.archive.container.format import DamagedContainer
 from thinfilm_gateway.archive.container.reader import open_container
+from thinfilm_gateway.archive.space import LEAST_FREE_FILES
 from thinfilm_gateway.index import cache, holdings
 from thinfilm_gateway.index.cache import CachedCopy
 from thinfilm_gateway.index.holdings import HeldContainer
@@ -26,11 +27,12 @@ def evict(context: Context) -> int:
     with context.database.reading() as session:
         excess = max(cache.cached_bytes(session) - context.settings.cache_bytes, _missing_space(context))
     evicted = 0
-    while excess > 0:
+    while excess > 0 or _lacks_files(context):
         with context.database.reading() as session:
             copies = cache.least_recently_read(session)
             homes = holdings.homes(session, [copy.instance_pk for copy in copies])
-        going = _enough(_with_home(context, copies, homes), excess)
+        can_go = _with_home(context, copies, homes)
+        going = _enough(can_go, excess) or can_go[:LEAST_FREE_FILES]
         if not going:
             break
         with context.database.session() as session:
@@ -50,9 +52,15 @@ def _missing_space(context: Context) -> int:
     That is a quarter more than the limit below which they refuse objects, and an eighth of the spool's quota.
     """
     minimum = context.settings.minimum_free_bytes
-    missing = minimum + minimum // 4 - context.spool.free_bytes()
+    missing = minimum + minimum // 4 - context.spool.space().free_bytes
     quota = context.settings.spool_quota_bytes
     return missing if quota is None else max(missing, context.spool.used_bytes() - (quota - quota // 8))
+
+
+def _lacks_files(context: Context) -> bool:
+    """Tell whether files must go for the receivers to be able to make some, however short they are."""
+    free_files = context.spool.space().free_files
+    return free_files is not None and free_files < 2 * LEAST_FREE_FILES
 
 
 def _enough(copies: list[CachedCopy], excess: int) -> list[CachedCopy]:
