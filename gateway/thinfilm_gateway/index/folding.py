@@ -16,6 +16,7 @@ _ACCENTS = re.compile("[\u0300-\u036f]+")
 _SPACES = re.compile(r"\s+")
 
 _DATE = re.compile(r"(\d{4})([.-]?)(\d\d)\2(\d\d)", re.ASCII)  # 2020.01.31 is of ACR-NEMA, and still sent
+_MIDNIGHT = re.compile(r"24(?::?00(?::?00(?:\.0{1,6})?)?)?", re.ASCII)  # the end of a day, in no edition, and sent
 _TIME = re.compile(r"([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d|60)(?:\.(\d{1,6}))?)?)?", re.ASCII)
 
 
@@ -75,6 +76,8 @@ def time_span(value: str) -> tuple[str, str]:
 
     Both are empty if `value` is no time.
     """
+    if _MIDNIGHT.fullmatch(value.strip()):
+        return "240000000000", "240000000000"
     found = _TIME.fullmatch(value.strip())
     if found is None:
         return "", ""

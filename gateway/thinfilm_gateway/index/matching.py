@@ -19,7 +19,9 @@ Columns = Callable[[str], Any]
 """Gives a column by its name, suffixed where matching has a column of its own: "_folded", "_alphabetic_folded" ..."""
 
 _LAST_CHARACTER = chr(0x10FFFF)  # sorts behind every other
-_MOST_VALUES = 1000  # of a key that is not a list of UID: each costs the database a condition
+_MOST_VALUES = (
+    100  # of a key that is not a list of UID: each costs the database conditions, of which SQLite takes 1,000
+)
 
 _GROUPS = ("_alphabetic_folded", "_ideographic_folded", "_phonetic_folded")
 

@@ -194,6 +194,9 @@ def test_dates_match_by_value_and_range(database: Database, key: str, matches: s
         ("1000-1030", {"S1", "S2", "S3", "S4", "S5"}),
         ("10:30:15.4-10:30:15.6", {"S5"}),
         ("235959-", {"S6"}),
+        ("2359-240000", {"S6"}),
+        ("1030-24:00:00", {"S3", "S4", "S5", "S6"}),
+        ("235960-2400", set()),
         ("", {"S1", "S2", "S3", "S4", "S5", "S6", "S7"}),
     ],
 )
@@ -220,7 +223,8 @@ def test_numbers_match_as_numbers(database: Database) -> None:
         ("StudyDate", "20260504-20260505-20260506", "is no date"),
         ("StudyTime", "noon-", "StudyTime 'noon-' is no time"),
         ("SeriesNumber", "1*", "SeriesNumber '1\\*' is no whole number"),
-        ("Modality", ["CT"] * 2000, "Modality has 2000 values; send at most 1000"),
+        ("Modality", ["CT"] * 2000, "Modality has 2000 values; send at most 100"),
+        ("PatientName", ["Doe*"] * 1000, "PatientName has 1000 values; send at most 100"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_refused_before_the_first_match(
@@ -343,3 +347,10 @@ def test_text_that_no_database_holds_matches_nothing(database: Database) -> None
     store(database, received())
     assert ask(database, Level.STUDY, PatientID="P\0" + "1", AccessionNumber="\udc80") == []
     assert ask(database, Level.STUDY, PatientName="x" * 100_000 + "*") == []
+
+
+@pytest.mark.parametrize("keyword", ["PatientName", "StudyDescription", "StudyDate", "StudyTime", "SeriesNumber"])
+def test_as_many_values_as_are_allowed_are_matched(database: Database, keyword: str) -> None:
+    store(database, received(StudyDescription="Knee", SeriesNumber=7))
+    value = {"PatientName": "d?e^j*", "StudyDescription": "K?e*", "StudyDate": "20260101-", "StudyTime": "10-11"}
+    assert len(ask(database, Level.SERIES, **{keyword: [value.get(keyword, "7")] * 100})) == 1
