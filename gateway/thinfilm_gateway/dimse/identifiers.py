@@ -5,15 +5,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydicom.datadict import keyword_for_tag
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from thinfilm_gateway.dicom.character_sets import GOVERNED_VRS, CharacterSet
 from thinfilm_gateway.dicom.element_tree import Element, Elements, Value, encode, inflate, parse
-from thinfilm_gateway.dicom.elements import MalformedElements, declared_encoding
+from thinfilm_gateway.dicom.elements import MalformedElements, Walker, declared_encoding
 from thinfilm_gateway.dicom.tags import QUERY_RETRIEVE_LEVEL, SPECIFIC_CHARACTER_SET
 
 _LARGEST = 16 * 1024**2  # of a deflated identifier: a UID list of 65,535 instances is 4 MiB
+_MOST_ELEMENTS = 1000  # queries have tens
+_MOST_OTHER_BYTES = 256 * 1024  # of all headers, and of all values but lists of UID
+_MOST_SEPARATORS = 100_000  # a response names 65,535 failed instances at the most
 _BINARY_BYTES = {"US": 2, "SS": 2, "UL": 4, "SL": 4}
+_UID_LISTS = frozenset((0x00080016, 0x00080018, 0x00080062, 0x0020000D, 0x0020000E))
 _NULL_PADDED = frozenset(("UI", "OB", "UN"))
 
 
@@ -58,7 +62,13 @@ def decode_elements(raw: bytes, transfer_syntax_uid: str) -> Elements:
 
 
 def decode_identifier(raw: bytes, transfer_syntax_uid: str) -> Identifier:
-    """Read the identifier of a request. Raises UnreadableIdentifier."""
+    """Read the identifier of a request. Raises UnreadableIdentifier, also if it is larger than any honest one."""
+    try:
+        if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+            raw, transfer_syntax_uid = inflate(raw, _LARGEST), ExplicitVRLittleEndian
+    except MalformedElements as error:
+        raise UnreadableIdentifier(str(error)) from error
+    _refuse_if_excessive(raw, transfer_syntax_uid)
     elements = decode_elements(raw, transfer_syntax_uid)
     character_set = CharacterSet.of(elements.text(SPECIFIC_CHARACTER_SET))
     keys = tuple(
@@ -67,6 +77,26 @@ def decode_identifier(raw: bytes, transfer_syntax_uid: str) -> Identifier:
         if element.tag not in (SPECIFIC_CHARACTER_SET, QUERY_RETRIEVE_LEVEL)
     )
     return Identifier(elements.text(QUERY_RETRIEVE_LEVEL), character_set, keys)
+
+
+def _refuse_if_excessive(raw: bytes, transfer_syntax_uid: str) -> None:
+    """Bound what is to be read before anything is made of it: elements, their nesting included, values and lengths."""
+    if len(raw) <= _MOST_OTHER_BYTES // 8:
+        return
+    others = 0
+    try:
+        elements = Walker(memoryview(raw)).data_set(declared_encoding(transfer_syntax_uid))
+        for number, element in enumerate(elements, 1):
+            is_list = element.tag in _UID_LISTS and not element.undefined_length
+            others += 8 if is_list else 8 + element.value_end - element.value_offset
+            if number > _MOST_ELEMENTS:
+                raise UnreadableIdentifier(f"It has more than {_MOST_ELEMENTS} elements.")
+            if others > _MOST_OTHER_BYTES:
+                raise UnreadableIdentifier(f"Beside lists of UID it has more than {_MOST_OTHER_BYTES} bytes.")
+    except MalformedElements as error:
+        raise UnreadableIdentifier(str(error)) from error
+    if raw.count(b"\\") > _MOST_SEPARATORS:
+        raise UnreadableIdentifier(f"It has more than {_MOST_SEPARATORS} values.")
 
 
 def encode_identifier(elements: Iterable[Element], transfer_syntax_uid: str) -> bytes:
