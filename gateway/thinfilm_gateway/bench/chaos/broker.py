@@ -39,10 +39,7 @@ def wipe_broker(folder: Path, seed: int) -> Outcome:
         broker = running.enter_context(contextlib.ExitStack())
         broker.enter_context(_redis(program, port, folder))
         gateway = running.enter_context(running_gateway(folder, **settings))
-        for arguments in (
-            ("worker", "--queues=compress.cpu,maintenance", "--concurrency=1"),
-            ("beat", f"--schedule={folder / 'schedule'}", "--pidfile="),
-        ):
+        for arguments in (("worker", "--concurrency=1"), ("beat",)):
             running.enter_context(_celery(gateway.settings, folder, *arguments))
         with Senders(lambda: gateway.node, folder / "sent", seed) as senders:
             senders.await_acknowledged(OBJECTS)
