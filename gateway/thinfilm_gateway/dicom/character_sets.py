@@ -50,11 +50,19 @@ _STAND_ALONE = {
     "GB18030": _Repertoire("gb18030"),
     "GBK": _Repertoire("gbk"),
     "ISO2022GBK": _Repertoire("gbk"),
+    "UTF8": _Repertoire("utf_8"),
 }
 _BY_ESCAPE = {
     escape: repertoire
     for repertoire in (_DEFAULT, *_SINGLE_BYTE.values(), *_MULTI_BYTE.values())
     for escape in repertoire.escapes
+}
+_TERM_OF = {
+    **{repertoire: f"ISO_IR {number}" for number, repertoire in _SINGLE_BYTE.items()},
+    **{repertoire: f"ISO 2022 IR {number}" for number, repertoire in _MULTI_BYTE.items()},
+    _STAND_ALONE["ISOIR192"]: "ISO_IR 192",
+    _STAND_ALONE["GB18030"]: "GB18030",
+    _STAND_ALONE["GBK"]: "GBK",
 }
 _SEPARATORS = re.compile(r"[ _-]+")
 _DEFINED_TERM = re.compile(r"ISO(?:IR|2022(?:IR)?)(\d+)")
@@ -76,6 +84,11 @@ class CharacterSet:
     def __str__(self) -> str:
         """Return the value of (0008,0005)."""
         return "\\".join(self.values)
+
+    @property
+    def defined(self) -> "CharacterSet":
+        """The same in the terms that the standard defines: ISO_IR_192, ISO-IR 192 and UTF-8 are ISO_IR 192."""
+        return CharacterSet(_defined_terms(self.values))
 
     def decode(self, raw: bytes, *, person_name: bool = False) -> str:
         """Return the text of a value, multiple values still joined by backslashes.
@@ -124,13 +137,25 @@ def common_character_set(preferred: Iterable[CharacterSet], texts: Sequence[str]
 
 
 @lru_cache(maxsize=256)
+def _defined_terms(values: tuple[str, ...]) -> tuple[str, ...]:
+    repertoires = _repertoires(values)
+    terms = [_TERM_OF.get(repertoire, "") for repertoire in repertoires]
+    if len(terms) == 1:
+        return tuple(filter(None, terms))
+    extended = [f"ISO 2022 IR {term.split()[-1]}" if term else "ISO 2022 IR 6" for term in terms]
+    return ("" if repertoires[0] is _DEFAULT else extended[0], *extended[1:])
+
+
+@lru_cache(maxsize=256)
 def _repertoires(values: tuple[str, ...]) -> tuple[_Repertoire, ...]:
     """Return what the values stand for: the initial one first. Unknown values are left out."""
     found = [_repertoire(value) for value in values]
     initial = found[0] if found and found[0] is not None else _DEFAULT
+    if initial is _DEFAULT:  # as "\\ISO_IR 192" is meant
+        initial = next((repertoire for repertoire in found if repertoire in _STAND_ALONE.values()), initial)
     if initial in _STAND_ALONE.values():
         return (initial,)  # they know no code extensions (PS3.5 6.1.2.5.4)
-    others = [repertoire for repertoire in found[1:] if repertoire not in (None, initial)]
+    others = [repertoire for repertoire in found[1:] if repertoire not in (None, initial, *_STAND_ALONE.values())]
     return (initial, *(repertoire for repertoire in others if repertoire is not None))
 
 

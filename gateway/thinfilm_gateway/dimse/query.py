@@ -111,7 +111,7 @@ class _Answers:
         character_set = common_character_set(
             (self._requested_set, CharacterSet.of(match.specific_character_set)),
             [text for (_, vr), text in texts.items() if vr in GOVERNED_VRS],
-        )
+        ).defined
         texts[QUERY_RETRIEVE_LEVEL, "CS"] = self._level
         texts.update(dict.fromkeys(self._empty, ""))
         if character_set.values:

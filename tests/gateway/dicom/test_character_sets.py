@@ -128,3 +128,26 @@ def test_what_can_be_written_is_read_back(text, values, person_name):
     except UnicodeEncodeError:
         return
     assert character_set.decode(raw, person_name=person_name) == text
+
+
+@pytest.mark.parametrize(
+    ("term", "meant"),
+    [
+        ("ISO_IR_192", "ISO_IR 192"),
+        ("iso-ir 192", "ISO_IR 192"),
+        ("UTF-8", "ISO_IR 192"),
+        ("\\ISO_IR 192", "ISO_IR 192"),
+        ("ISO-IR 100", "ISO_IR 100"),
+        ("ISO_IR_100", "ISO_IR 100"),
+        ("iso_ir 144", "ISO_IR 144"),
+        ("\\ISO_2022_IR_87", "\\ISO 2022 IR 87"),
+        ("ISO 2022 IR 13\\iso-2022-ir-87", "ISO 2022 IR 13\\ISO 2022 IR 87"),
+        ("ISO_IR 192\\ISO 2022 IR 87", "ISO_IR 192"),
+        ("gb18030", "GB18030"),
+        ("", ""),
+    ],
+)
+def test_a_term_that_is_undefined_is_told_as_the_one_that_is_meant(term: str, meant: str):
+    assert str(CharacterSet.of(term).defined) == meant
+    if "192" in meant:
+        assert CharacterSet.of(term).decode(CharacterSet.of(term).encode("山田^Jérôme")) == "山田^Jérôme"
