@@ -152,7 +152,7 @@ def _repertoires(values: tuple[str, ...]) -> tuple[_Repertoire, ...]:
     found = [_repertoire(value) for value in values]
     initial = found[0] if found and found[0] is not None else _DEFAULT
     if initial is _DEFAULT:  # as "\\ISO_IR 192" is meant
-        initial = next((repertoire for repertoire in found if repertoire in _STAND_ALONE.values()), initial)
+        initial = next((one for one in found if one is not None and one in _STAND_ALONE.values()), initial)
     if initial in _STAND_ALONE.values():
         return (initial,)  # they know no code extensions (PS3.5 6.1.2.5.4)
     others = [repertoire for repertoire in found[1:] if repertoire not in (None, initial, *_STAND_ALONE.values())]

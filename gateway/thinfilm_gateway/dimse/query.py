@@ -96,7 +96,7 @@ class _Answers:
 
     def __init__(self, identifier: Identifier, query: Query, transfer_syntax_uid: str) -> None:
         unknown = any(not key.keyword for key in identifier.keys)
-        unsupported = bool(query.unsupported) or unknown
+        unsupported = bool(query.unsupported or query.unmatched) or unknown
         self.status = status.PENDING_OPTIONAL_KEYS_NOT_SUPPORTED if unsupported else status.PENDING
         self._level = identifier.level
         self._requested_set = identifier.character_set

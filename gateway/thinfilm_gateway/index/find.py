@@ -62,6 +62,16 @@ class Query:
         return tuple(keyword for keyword in self.keys if keyword not in answered)
 
     @property
+    def unmatched(self) -> tuple[str, ...]:
+        """Keywords of the query that are answered, and whose values, though given, restrict nothing."""
+        counts = {keyword for keyword, attribute in DERIVED_ATTRIBUTES.items() if attribute.matching is None}
+        return tuple(
+            keyword
+            for keyword, given in self.keys.items()
+            if keyword in counts | {"InstanceAvailability", "RetrieveAETitle"} and _values(given)
+        )
+
+    @property
     def asks_for_alternates(self) -> bool:
         """Whether each answer is to name the other representation of its image."""
         return self.level is Level.IMAGE and ALTERNATE_REPRESENTATION in self.keys

@@ -163,6 +163,14 @@ def test_keys_that_are_not_supported_come_back_empty_with_a_warning_status(gatew
     assert not match[0x00091001].value
 
 
+@pytest.mark.parametrize("keyword", ["NumberOfStudyRelatedInstances", "InstanceAvailability"])
+def test_a_key_whose_value_restricts_nothing_is_answered_with_a_warning_status(gateway: Running, keyword: str):
+    value = {"NumberOfStudyRelatedInstances": 77}.get(keyword, "OFFLINE")
+    found = find(gateway.port, identifier("STUDY", StudyInstanceUID=DOE["StudyInstanceUID"], **{keyword: value}))
+    assert found.responses[0][0].Status == status.PENDING_OPTIONAL_KEYS_NOT_SUPPORTED
+    assert found.matches[0][keyword].value in (8, "ONLINE")
+
+
 def test_supported_keys_are_answered_without_a_warning(gateway: Running):
     found = find(gateway.port, identifier("STUDY", StudyInstanceUID="", StudyTime="", PatientSex=""))
     assert {response.Status for response, _ in found.responses[:-1]} == {status.PENDING}
