@@ -28,9 +28,10 @@ APART = (
     "codecs/thinfilm_codecs/training/",
 )
 
-# Members that leave a list or a queue in memory, and the service of C-MOVE.
+# Members that leave a list or a queue in memory, the service of C-MOVE, the name of a process.
 OF_OTHER_MEANING = {
     ("gateway/thinfilm_gateway/dimse/server.py", "Receiver.__init__"),
+    ("gateway/thinfilm_gateway/supervisor.py", "_show_name"),
     ("gateway/thinfilm_gateway/dicom/budget.py", "DecodeBudget.taken"),
     ("gateway/thinfilm_gateway/dimse/delivery.py", "Delivery._work"),
 }
