@@ -10,12 +10,13 @@ from rich.console import Console
 from support.datasets import ct_series, structured_report
 from support.objects import write_files
 from thinfilm_gateway import cli
-from thinfilm_gateway.bench.chaos import damage
+from thinfilm_gateway.bench.chaos import damage, descriptors, kernel, restored, rotten
 from thinfilm_gateway.bench.chaos import run as chaos
 from thinfilm_gateway.bench.chaos.kills import kill_under_load
 from thinfilm_gateway.bench.chaos.outcome import Outcome, Report
 from thinfilm_gateway.bench.chaos.proof import get_all
 from thinfilm_gateway.bench.chaos.remains import half_objects, remains
+from thinfilm_gateway.bench.chaos.restored import Restored
 from thinfilm_gateway.bench.chaos.service import ROLES
 from thinfilm_gateway.client.gateway import running_gateway
 from thinfilm_gateway.client.network import store
@@ -42,6 +43,51 @@ def test_a_flipped_byte_is_noticed_and_healed_from_the_copy_in_the_spool(
     outcome = damage.flip_bytes(tmp_path)
     assert outcome.wrong == ()
     assert (outcome.acknowledged, outcome.returned) == (4, 4)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("what", Restored)
+def test_last_nights_backup_beside_what_came_since_loses_nothing_that_has_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: Restored
+) -> None:
+    monkeypatch.setattr(restored, "SLICES", 1)
+    outcome = restored.restore_on_sqlite(tmp_path, what)
+    assert outcome.wrong == ()
+    assert (outcome.acknowledged, outcome.returned) == (4, 4)
+    assert outcome.faults.get("sent again", 0) == (0 if what is Restored.INDEX else 2)
+
+
+@pytest.mark.timeout(900)
+def test_last_nights_postgresql_finds_what_was_archived_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restored, "SLICES", 1)
+    outcome = restored.restore_on_postgresql(tmp_path, Restored.INDEX)
+    assert outcome.wrong == ()
+    assert (outcome.acknowledged, outcome.returned) == (4, 4)
+
+
+@pytest.mark.timeout(900)
+def test_what_is_sent_again_heals_rotten_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rotten, "SLICES", 1)
+    outcome = rotten.send_over_rotten_copies(tmp_path)
+    assert outcome.wrong == ()
+    assert (outcome.acknowledged, outcome.returned) == (2, 2)
+
+
+@pytest.mark.timeout(900)
+def test_what_is_packed_where_a_kernel_is_wrong_comes_back_where_it_is_right(tmp_path: Path) -> None:
+    outcome = kernel.pack_with_wrong_kernel(tmp_path)
+    assert outcome.wrong == ()
+    assert outcome.skipped or (outcome.acknowledged, outcome.returned) == (kernel.SLICES, kernel.SLICES)
+
+
+@pytest.mark.timeout(900)
+def test_processes_that_can_open_no_file_for_a_while_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptors, "OBJECTS", 1)
+    outcome = descriptors.use_up_descriptors(tmp_path, SEED)
+    assert outcome.wrong == ()
+    assert outcome.verdict == "right"
 
 
 def test_whatever_is_lost_changed_or_half_is_told(tmp_path: Path, sqlite_template: Path) -> None:
@@ -93,8 +139,12 @@ def test_a_scenario_that_breaks_off_is_wrong_and_the_others_are_told(monkeypatch
 
     right = Outcome("told", acknowledged=2, returned=2)
     monkeypatch.setattr(chaos, "kill_under_load", break_off)
-    for name in ("wipe_broker", "fill_disks", "flip_bytes"):
+    others = ("wipe_broker", "fill_disks", "flip_bytes", "send_over_rotten_copies", "pack_with_wrong_kernel")
+    others += ("use_up_descriptors",)
+    restores = ("restore_on_sqlite", "restore_on_postgresql")
+    for name in (*others, *restores):
         monkeypatch.setattr(chaos, name, lambda *_: right)
     report = chaos.run(Console(quiet=True), 1, 0)
-    assert [outcome.verdict for outcome in report.outcomes] == ["WRONG", "right", "right", "right"]
+    verdicts = [outcome.verdict for outcome in report.outcomes]
+    assert verdicts == ["WRONG", *["right"] * (len(others) + len(restores) * len(Restored))]
     assert report.outcomes[0].wrong == ("The scenario 'kill' broke off: No room is left.",)

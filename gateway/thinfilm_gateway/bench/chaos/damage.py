@@ -8,15 +8,13 @@ from sqlalchemy import select
 from thinfilm_gateway.archive.container.format import FOOTER_BYTES, FRAMES, LITERALS, MANIFEST, PARAMETERS
 from thinfilm_gateway.archive.container.reader import sections
 from thinfilm_gateway.archive.store import FileReader
+from thinfilm_gateway.bench.chaos.load import store_all, write_series
 from thinfilm_gateway.bench.chaos.outcome import Outcome
 from thinfilm_gateway.bench.chaos.proof import get_all, prove, thinfilm
 from thinfilm_gateway.client.archived import await_archived
-from thinfilm_gateway.client.files import DicomFile, read
+from thinfilm_gateway.client.files import DicomFile
 from thinfilm_gateway.client.gateway import running_gateway
-from thinfilm_gateway.client.network import PeerRefused, store
-from thinfilm_gateway.client.phantom import write_ct
 from thinfilm_gateway.config import Settings
-from thinfilm_gateway.dimse import status
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.models import Container, Instance, Series
 
@@ -45,7 +43,7 @@ def flip_bytes(folder: Path) -> Outcome:
     files = [file for one in series.values() for file in one]
     settings = Settings.model_validate(SETTINGS | {"data_dir": folder / "data"})
     for place, one in series.items():
-        _flip(_container(settings, one[0]), place)
+        flip(container_of(settings, one[0]), place)
     wrong = _judge_without_copies(folder, series)
     thinfilm(settings, "scrub")  # what it says of the damage is in its exit status; prove asks it again
     proof = prove(folder, files, **SETTINGS)
@@ -58,11 +56,8 @@ def _archived_series(folder: Path) -> dict[str, list[DicomFile]]:
     series: dict[str, list[DicomFile]] = {}
     with running_gateway(folder, **SETTINGS) as gateway:
         for place in PLACES:
-            (folder / place).mkdir()
-            series[place] = [read(path) for path in write_ct(folder / place, SLICES, SLICES, THINNED)]
-            for answer in store(gateway.node, series[place]):
-                if answer.status != status.SUCCESS:
-                    raise PeerRefused(f"A C-STORE was answered with status {answer.status}: {answer.comment}.")
+            series[place] = write_series(folder / place, SLICES, THINNED)
+            store_all(gateway.node, series[place])
         await_archived(gateway.settings, lambda: None, kept_copies=True)
     return series
 
@@ -84,7 +79,8 @@ def _judge_without_copies(folder: Path, series: Mapping[str, Sequence[DicomFile]
     return wrong
 
 
-def _container(settings: Settings, file: DicomFile) -> Path:
+def container_of(settings: Settings, file: DicomFile) -> Path:
+    """Return the container of an archived instance."""
     database = Database(settings.index_url)
     try:
         with database.reading() as session:
@@ -96,7 +92,7 @@ def _container(settings: Settings, file: DicomFile) -> Path:
     return settings.archive_dir / key
 
 
-def _flip(container: Path, place: str) -> None:
+def flip(container: Path, place: str) -> None:
     """Flip a bit in the middle of a place of a container."""
     if place == MAGIC:
         offset = 0

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thinfilm_gateway.bench.chaos.remains import half_objects, remains
+from thinfilm_gateway.bench.chaos.remains import damaged_and_unused, half_objects, remains
 from thinfilm_gateway.client.archived import NotArchived, await_archived
 from thinfilm_gateway.client.files import DicomFile
 from thinfilm_gateway.client.gateway import environment, running_gateway
@@ -19,8 +20,10 @@ from thinfilm_gateway.client.network import Node, PeerRefused, get
 from thinfilm_gateway.config import Settings
 
 SETTLE_SECONDS = 1200.0
+END_SECONDS = 120.0  # for what is left to do once everything is archived
+LOOK_EVERY_SECONDS = 0.25
 GETTERS = 4
-_SWEEP_EVENTS = ("spool_file_adopted", "container_removed", "temporary_file_removed")
+_SWEEP_EVENTS = ("spool_file_adopted", "container_attached", "container_removed", "temporary_file_removed")
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,12 @@ def prove(folder: Path, acknowledged: Sequence[DicomFile], **settings: Any) -> P
         except NotArchived as error:
             wrong.append(str(error))
         retrieved = get_all(gateway.node, acknowledged)
-    wrong += [*retrieved.sentences(), *remains(data)]
-    scrubbed = thinfilm(data, "scrub")
-    if scrubbed.returncode:
-        wrong.append(f"thinfilm scrub: {scrubbed.stderr.strip().splitlines()[-1]}")
+        left = _await_end(data)
+    wrong += [*retrieved.sentences(), *left]
+    scrubbed = json.loads(thinfilm(data, "scrub", "--json").stdout)
+    left_damaged = damaged_and_unused(data)
+    damages = [damage for damage in scrubbed["damages"] if not any(key in damage for key in left_damaged)]
+    wrong += [f"thinfilm scrub: {damage}" for damage in damages]
     returned = len(acknowledged) - len(retrieved.missing) - len(retrieved.changed)
     return Proof(returned, tuple(wrong), brought_back)
 
@@ -96,6 +101,14 @@ def _get(node: Node, files: Sequence[DicomFile]) -> tuple[dict[str, str], str]:
     except PeerRefused as error:
         return came, str(error)
     return came, "it was not sent."
+
+
+def _await_end(settings: Settings) -> list[str]:
+    """Wait until nothing half is left, jobs that have nothing to do any more among it; return what stays."""
+    deadline = time.monotonic() + END_SECONDS
+    while (left := remains(settings)) and time.monotonic() < deadline:
+        time.sleep(LOOK_EVERY_SECONDS)
+    return left
 
 
 def thinfilm(settings: Settings, *command: str) -> subprocess.CompletedProcess[str]:

@@ -73,7 +73,7 @@ class Service:
 
         Whoever kills the supervisor starts it again.
         """
-        living = self._living(role)
+        living = self.living(role)
         if not living:
             return None
         os.kill(living[-1], signal.SIGKILL)
@@ -81,13 +81,14 @@ class Service:
             self.gateway.process.wait()
         return living[-1]
 
-    def _living(self, role: str) -> list[int]:
+    def living(self, role: str) -> list[int]:
+        """Return the processes of that role that run, in the order of their starts."""
         supervisor = self.gateway.process.pid
         if role == SUPERVISOR:
             return [supervisor] if self.gateway.process.poll() is None else []
         started = [json.loads(line) for line in self.gateway.log.read_text("utf-8").splitlines() if '"pid": ' in line]
         if role == WORKER_PROCESS:
-            parents = self._living(WORKER)
+            parents = self.living(WORKER)
             pids = [line["pid"] for line in started if line["event"] == "worker_started"]
         else:
             parents = [supervisor]
