@@ -1,10 +1,11 @@
 import datetime as dt
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from support.datasets import ct_series, mr_series
-from support.house import House
+from support.house import House, flip_byte
 from thinfilm_gateway.archive import spool
 from thinfilm_gateway.archive.space import LEAST_FREE_FILES, Space
 from thinfilm_gateway.config import GIB
@@ -65,7 +66,8 @@ def test_only_as_much_is_evicted_as_the_receivers_need_with_a_margin(
     house.receive(ct_series(4))
     house.work()
     free = GIB + GIB // 4 - 2 * _file_bytes(house) + 100
-    monkeypatch.setattr(house.context.spool, "free_bytes", lambda: free)
+    space = replace(house.context.spool.space(), free_bytes=free)
+    monkeypatch.setattr(house.context.spool, "space", lambda: space)
     assert evict(house.context) == 2
 
 
@@ -92,6 +94,16 @@ def test_a_spool_copy_stays_while_its_container_is_not_whole(build_house: Callab
     house.work()
     assert evict(house.context) == 2
     house.assert_archived([*lost, *whole])
+
+
+def test_a_spool_copy_stays_while_its_container_is_rotten(build_house: Callable[..., House]) -> None:
+    house = build_house(cache_bytes=0)
+    house.receive(series := ct_series(3))
+    house.work()
+    path = house.container_path(house.containers()[0].key)
+    flip_byte(path, path.stat().st_size // 2)
+    assert evict(house.context) == 0
+    house.assert_retrievable(series)
 
 
 def test_a_file_that_a_crash_left_after_it_was_forgotten_is_swept_away(build_house: Callable[..., House]) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import delete, update
 from support.datasets import ct_series
 from support.house import House, flip_byte, make_due
 from thinfilm_gateway.archive.store import new_key
-from thinfilm_gateway.index.models import Container, Instance, Job, Patient, Series, Study
+from thinfilm_gateway.index.models import Container, Instance, Job, Patient, Series, Study, StudyPatient
 from thinfilm_gateway.index.states import InstanceState
 from thinfilm_workers.jobs.compress import discard
 from thinfilm_workers.jobs.orphans import UNUSED_FOR
@@ -52,7 +52,7 @@ def restore_index_before_archiving(house: House, state: InstanceState = Instance
 
 def restore_index_before_receipt(house: House) -> None:
     with house.context.database.session() as session:
-        for model in (Job, Instance, Series, Study, Patient, Container):
+        for model in (Job, Instance, StudyPatient, Series, Study, Patient, Container):
             session.execute(delete(model))
 
 
@@ -138,14 +138,34 @@ def test_a_listed_container_stays_when_the_other_home_is_damaged_by_the_end_of_t
     archived.assert_retrievable(SERIES)
 
 
-def test_a_container_that_cannot_be_read_in_part_is_never_removed(archived: House) -> None:
+def test_a_damaged_container_goes_after_the_grace_if_all_that_was_in_it_is_proven_elsewhere(archived: House) -> None:
     key = copy_of_the_container(archived)
     flip_byte(archived.container_path(key), archived.container_path(key).stat().st_size // 2)
-    for _ in range(2):
+    tidy(archived.context, AT_ONCE)
+    assert archived.container_path(key).exists()
+    pass_the_grace(archived)
+    tidy(archived.context, AT_ONCE)
+    assert not archived.container_path(key).exists()
+    archived.assert_archived(SERIES)
+
+
+def test_a_damaged_container_stays_while_what_was_in_it_is_nowhere_else(archived: House) -> None:
+    restore_index_before_receipt(archived)
+    (path,) = archived.context.settings.archive_dir.glob("*/*.tfa")
+    flip_byte(path, path.stat().st_size // 2)
+    for _ in range(3):
+        tidy(archived.context, AT_ONCE)
+        pass_the_grace(archived)
+    assert path.exists()
+
+
+def test_a_container_of_which_nothing_can_be_read_is_never_removed(archived: House) -> None:
+    key = copy_of_the_container(archived)
+    archived.container_path(key).write_bytes(b"damaged beyond reading")
+    for _ in range(3):
         tidy(archived.context, AT_ONCE)
         pass_the_grace(archived)
     assert archived.container_path(key).exists()
-    archived.assert_archived(SERIES)
 
 
 def test_a_young_container_is_left_to_the_worker_that_is_about_to_name_it(archived: House) -> None:

@@ -75,7 +75,7 @@ def _enough(copies: list[CachedCopy], excess: int) -> list[CachedCopy]:
 
 
 def _with_home(context: Context, copies: list[CachedCopy], homes: Mapping[int, HeldContainer]) -> list[CachedCopy]:
-    """Return the copies whose container, which was proven when it was made, lies in the store and can be opened."""
+    """Return the copies whose container, which was proven when it was made, lies in the store as it was then."""
     whole = {home.key: _is_whole(context, home) for home in set(homes.values())}
     return [copy for copy in copies if copy.instance_pk in homes and whole[homes[copy.instance_pk].key]]
 
@@ -83,7 +83,7 @@ def _with_home(context: Context, copies: list[CachedCopy], homes: Mapping[int, H
 def _is_whole(context: Context, home: HeldContainer) -> bool:
     try:
         with context.store.open(home.key) as reader:
-            open_container(reader, home.key)
+            open_container(reader, home.key).check_stored_bytes()
             if reader.size == home.size_bytes:
                 return True
             reason = f"It has {reader.size} bytes, not {home.size_bytes}."

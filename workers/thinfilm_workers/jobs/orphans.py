@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from thinfilm_gateway.archive.container.format import DamagedContainer, DerivationNote
+from thinfilm_gateway.archive.container.format import DamagedContainer, DerivationNote, DicomHeader
 from thinfilm_gateway.archive.container.reader import Container, open_container
 from thinfilm_gateway.archive.container.report import frame_codecs, stored_shares
 from thinfilm_gateway.index import archiving, cache, derivations, holdings
@@ -39,15 +39,23 @@ class _Found:
     held: HeldInstance | None
 
 
+@dataclass(frozen=True)
+class _Unreadable:
+    """An entry that is damaged or no received object; the manifest says what it was, None if not that."""
+
+    sentence: str
+    dicom: DicomHeader | None
+
+
 @dataclass(frozen=True, eq=False)
 class _Survey:
-    """What lies in a container. unreadable: a sentence for each entry that is damaged or no received object."""
+    """What lies in a container."""
 
     size_bytes: int
     codecs: tuple[str, ...]
     stored_at: dt.datetime
     found: tuple[_Found, ...]
-    unreadable: tuple[str, ...]
+    unreadable: tuple[_Unreadable, ...]
 
     @property
     def holds_derived(self) -> bool:
@@ -75,10 +83,11 @@ def settle(context: Context, key: str, since: dt.datetime | None, *, derived_too
     ]
     if homeless:
         _attach(context, key, survey, homeless)
-    elif survey.unreadable or not survey.found:
-        log.warning("container_unknown", key=key, reason=" ".join(survey.unreadable[:3]) or "It is empty.")
+    elif lost := [one.sentence for one in survey.unreadable if not _was_kept_elsewhere(context, key, one.dicom)]:
+        log.warning("container_unknown", key=key, reason=" ".join(lost[:3]))
     else:
-        _let_go(context, key, survey, at_once=since is not None or all(retired))
+        was_retired = bool(retired) and all(retired) and not survey.unreadable
+        _let_go(context, key, survey, at_once=since is not None or was_retired)
     return True
 
 
@@ -97,7 +106,7 @@ def _let_go(context: Context, key: str, survey: _Survey, *, at_once: bool) -> No
 def _read(context: Context, key: str) -> _Survey:
     """Read and prove every entry."""
     found: list[_Found] = []
-    unreadable: list[str] = []
+    unreadable: list[_Unreadable] = []
     scratch = context.work_dir / f"{key.rpartition('/')[2]}.entry"
     try:
         with context.store.open(key) as reader:
@@ -108,7 +117,7 @@ def _read(context: Context, key: str) -> _Survey:
                 try:
                     received = _received(container, entry, scratch, stored_at)
                 except (DamagedContainer, NotReceived) as error:
-                    unreadable.append(f"Entry {entry}: {error}")
+                    unreadable.append(_Unreadable(f"Entry {entry}: {error}", container.entries[entry].dicom))
                     continue
                 with context.database.reading() as session:
                     held = holdings.find(session, received)
@@ -135,6 +144,15 @@ def _is_kept_elsewhere(context: Context, key: str, found: _Found) -> bool:
             other = holdings.with_content(session, *original)
         else:
             other = found.held
+    return other is not None and is_proven_in_container(context, other, key)
+
+
+def _was_kept_elsewhere(context: Context, key: str, dicom: DicomHeader | None) -> bool:
+    """Tell the same of an entry that is damaged here, by what the manifest says that it was."""
+    if dicom is None:
+        return False
+    with context.database.reading() as session:
+        other = holdings.with_content(session, dicom.sop_instance_uid, dicom.dataset_sha256)
     return other is not None and is_proven_in_container(context, other, key)
 
 

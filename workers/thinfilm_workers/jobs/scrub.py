@@ -103,10 +103,12 @@ class Scrubbing:
         )
 
     def container(self, container: HeldContainer) -> None:
-        """Read a container and the spool copies of what lies in it."""
-        self._containers += 1
+        """Read a container and the spool copies of what lies in it; one in which nothing lies is the sweep's."""
         with self._context.database.reading() as session:
             instances = holdings.in_container(session, container.container_pk)
+        if not instances:
+            return
+        self._containers += 1
         try:
             damages, lost = self._examine(container, instances)
         except MissingDecoder as error:

@@ -112,14 +112,17 @@ def _adopt(context: Context, name: str, limit: float) -> None:
 def _adopt_damaged(context: Context, received: Received) -> None:
     """Enter an object whose bytes are no longer those received, so that it is missed but never served.
 
-    Where the index knows the object already, the file is left as it is.
+    Where the index knows the object already, the file is set aside: it goes if the other copy is right.
     """
     with context.database.session() as session:
-        if holdings.instance_pk(session, received) is None:
+        known = holdings.instance_pk(session, received) is not None
+        if not known:
             register(session, received, dt.timedelta(0))
             pk = holdings.instance_pk(session, received)
             assert pk is not None, "It was registered just now."
             archiving.quarantine(session, pk, DAMAGED)
+    if known:
+        context.spool.set_aside(str(received.spool_name))
     log.error("spool_file_damaged", name=received.spool_name, sop_instance_uid=received.sop_instance_uid)
 
 

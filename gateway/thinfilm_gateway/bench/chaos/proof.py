@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thinfilm_gateway.bench.chaos.remains import damaged_and_unused, half_objects, remains
+from thinfilm_gateway.bench.chaos.remains import half_objects, remains, unlisted
 from thinfilm_gateway.client.archived import NotArchived, await_archived
 from thinfilm_gateway.client.files import DicomFile
 from thinfilm_gateway.client.gateway import environment, running_gateway
@@ -52,11 +52,10 @@ def prove(folder: Path, acknowledged: Sequence[DicomFile], **settings: Any) -> P
             wrong.append(str(error))
         retrieved = get_all(gateway.node, acknowledged)
         left = _await_end(data)
-    wrong += [*retrieved.sentences(), *left]
+    brought_back += _tidy(data)
+    wrong += [*retrieved.sentences(), *left, *unlisted(data)]
     scrubbed = json.loads(thinfilm(data, "scrub", "--json").stdout)
-    left_damaged = damaged_and_unused(data)
-    damages = [damage for damage in scrubbed["damages"] if not any(key in damage for key in left_damaged)]
-    wrong += [f"thinfilm scrub: {damage}" for damage in damages]
+    wrong += [f"thinfilm scrub: {damage}" for damage in scrubbed["damages"]]
     returned = len(acknowledged) - len(retrieved.missing) - len(retrieved.changed)
     return Proof(returned, tuple(wrong), brought_back)
 
@@ -122,9 +121,9 @@ def thinfilm(settings: Settings, *command: str) -> subprocess.CompletedProcess[s
     )
 
 
-def _tidy(settings: Settings) -> dict[str, int]:
+def _tidy(settings: Settings) -> Counter[str]:
     """Let the sweep look at files of any age; return what it did, by the names of the log."""
     done = thinfilm(settings, "tidy")
     done.check_returncode()
     events = [json.loads(line)["event"] for line in done.stderr.splitlines() if line.startswith("{")]
-    return dict(Counter(event for event in events if event in _SWEEP_EVENTS))
+    return Counter(event for event in events if event in _SWEEP_EVENTS)

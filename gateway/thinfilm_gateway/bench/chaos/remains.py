@@ -1,14 +1,10 @@
 """What a gateway that has settled must not have: rows without files, files without rows, work that never ended."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from sqlalchemy import Select, select
+from sqlalchemy import select
 
 from thinfilm_gateway.archive import mark
-from thinfilm_gateway.archive.container.format import DamagedContainer
-from thinfilm_gateway.archive.container.reader import open_container
-from thinfilm_gateway.archive.store import FileReader
 from thinfilm_gateway.config import Settings
 from thinfilm_gateway.index.database import Database
 from thinfilm_gateway.index.models import Container, Instance, Job
@@ -19,7 +15,19 @@ def remains(settings: Settings) -> list[str]:
     """Return a sentence for each half row and file of a gateway that keeps no spool copies and has nothing to do."""
     database = Database(settings.index_url)
     try:
-        return [*_half_rows(database, settings), *_half_files(database, settings)]
+        return [*_half_rows(database), *_half_files(database, settings)]
+    finally:
+        database.dispose()
+
+
+def unlisted(settings: Settings) -> list[str]:
+    """Return a sentence for each container that nothing needs and that `thinfilm tidy` did not list to go."""
+    database = Database(settings.index_url)
+    used = select(Instance.id).where(Instance.container_pk == Container.id)
+    unused = select(Container.key).where(Container.unused_since.is_(None), ~used.exists())
+    try:
+        with database.reading() as session:
+            return [f"No instance lies in container {key}, and it is not listed." for key in session.scalars(unused)]
     finally:
         database.dispose()
 
@@ -29,7 +37,7 @@ def half_objects(settings: Settings) -> list[str]:
     return [f"{path} is left half." for path in sorted((settings.spool_dir / "incoming").iterdir())]
 
 
-def _half_rows(database: Database, settings: Settings) -> Iterator[str]:
+def _half_rows(database: Database) -> Iterator[str]:
     with database.reading() as session:
         unfinished = select(Job.id, Job.state, Job.error).where(Job.state != JobState.DONE)
         for number, state, error in session.execute(unfinished):
@@ -42,32 +50,6 @@ def _half_rows(database: Database, settings: Settings) -> Iterator[str]:
         )
         for uid in session.scalars(homeless):
             yield f"Instance {uid} lies in no container."
-        for key in session.scalars(_unused()):
-            if not _is_damaged(settings.archive_dir / key):
-                yield f"No instance lies in container {key}, and it is not listed to go."
-
-
-def damaged_and_unused(settings: Settings) -> list[str]:
-    """Return the keys of damaged containers in which no instance lies: they are told of, and never removed."""
-    database = Database(settings.index_url)
-    try:
-        with database.reading() as session:
-            return [key for key in session.scalars(_unused()) if _is_damaged(settings.archive_dir / key)]
-    finally:
-        database.dispose()
-
-
-def _unused() -> Select[tuple[str]]:
-    used = select(Instance.id).where(Instance.container_pk == Container.id)
-    return select(Container.key).where(Container.unused_since.is_(None), ~used.exists())
-
-
-def _is_damaged(container: Path) -> bool:
-    try:
-        with FileReader(container) as reader:
-            return bool(open_container(reader).verify())
-    except DamagedContainer:
-        return True
 
 
 def _half_files(database: Database, settings: Settings) -> Iterator[str]:

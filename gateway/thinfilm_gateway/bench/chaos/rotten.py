@@ -36,7 +36,6 @@ def send_over_rotten_copies(folder: Path) -> Outcome:
         store_all(gateway.node, files)
     with running_gateway(folder, **SETTINGS) as gateway:
         wrong = await_returned(gateway.node, files)
-    file.unlink(missing_ok=True)  # a damaged copy is told of, and left to the administrator
     proof = prove(folder, files, **SETTINGS)
     faults = {"container rotten": 1, "spool file rotten": 1}
     return Outcome(
