@@ -52,6 +52,27 @@ _STAND_ALONE = {
     "ISO2022GBK": _Repertoire("gbk"),
     "UTF8": _Repertoire("utf_8"),
 }
+# Terms that no edition defines, and that can only mean one thing.
+_MEANT = {
+    **{f"ISO8859{part}": _SINGLE_BYTE[number] for part, number in {
+        1: "100", 2: "101", 3: "109", 4: "110", 5: "144", 6: "127", 7: "126", 8: "138", 9: "148", 11: "166", 15: "203",
+    }.items()},
+    **{f"LATIN{part}": _SINGLE_BYTE[number] for part, number in {
+        1: "100", 2: "101", 3: "109", 4: "110", 5: "148", 9: "203",
+    }.items()},
+    **dict.fromkeys(("ASCII", "USASCII", "ISO646"), _DEFAULT),
+    **dict.fromkeys(("GB2312", "EUCCN", "CP936"), _STAND_ALONE["GBK"]),
+}  # fmt: skip
+_FOREIGN = {  # DICOM has none of these: what came in them is told in UTF-8
+    **{f"{name}{page}": _Repertoire(f"cp{page}") for name in ("CP", "WINDOWS") for page in range(1250, 1259)},
+    **dict.fromkeys(("SHIFTJIS", "SJIS", "MSKANJI", "CP932", "WINDOWS31J"), _Repertoire("cp932")),
+    **dict.fromkeys(("EUCKR", "KSC5601", "KSX1001", "CP949"), _Repertoire("cp949")),
+    **dict.fromkeys(("BIG5", "CP950"), _Repertoire("cp950")),
+    "EUCJP": _Repertoire("euc_jp"),
+    "KOI8R": _Repertoire("koi8_r"),
+}
+_WITHOUT_EXTENSIONS = frozenset((*_STAND_ALONE.values(), *_FOREIGN.values()))
+_NOT_TO_BE_TOLD = frozenset((None, *_FOREIGN.values()))
 _BY_ESCAPE = {
     escape: repertoire
     for repertoire in (_DEFAULT, *_SINGLE_BYTE.values(), *_MULTI_BYTE.values())
@@ -118,7 +139,7 @@ class CharacterSet:
 
     def covers(self, texts: Iterable[str]) -> bool:
         """Tell whether all the texts can be encoded, and every value of the set is one that DICOM knows."""
-        if any(_repertoire(value) is None for value in self.values):
+        if any(_repertoire(value) in _NOT_TO_BE_TOLD for value in self.values):
             return False
         try:
             for text in texts:
@@ -140,6 +161,8 @@ def common_character_set(preferred: Iterable[CharacterSet], texts: Sequence[str]
 def _defined_terms(values: tuple[str, ...]) -> tuple[str, ...]:
     repertoires = _repertoires(values)
     terms = [_TERM_OF.get(repertoire, "") for repertoire in repertoires]
+    if len(terms) == 1 and repertoires[0] in _MULTI_BYTE.values():
+        return "", *terms  # it can only be designated beside a set of single bytes (PS3.3 C.12.1.1.2)
     if len(terms) == 1:
         return tuple(filter(None, terms))
     extended = [f"ISO 2022 IR {term.split()[-1]}" if term else "ISO 2022 IR 6" for term in terms]
@@ -152,18 +175,18 @@ def _repertoires(values: tuple[str, ...]) -> tuple[_Repertoire, ...]:
     found = [_repertoire(value) for value in values]
     initial = found[0] if found and found[0] is not None else _DEFAULT
     if initial is _DEFAULT:  # as "\\ISO_IR 192" is meant
-        initial = next((one for one in found if one is not None and one in _STAND_ALONE.values()), initial)
-    if initial in _STAND_ALONE.values():
+        initial = next((one for one in found if one in _WITHOUT_EXTENSIONS), None) or initial
+    if initial in _WITHOUT_EXTENSIONS:
         return (initial,)  # they know no code extensions (PS3.5 6.1.2.5.4)
-    others = [repertoire for repertoire in found[1:] if repertoire not in (None, initial, *_STAND_ALONE.values())]
+    others = [repertoire for repertoire in found[1:] if repertoire not in (None, initial, *_WITHOUT_EXTENSIONS)]
     return (initial, *(repertoire for repertoire in others if repertoire is not None))
 
 
 def _repertoire(value: str) -> _Repertoire | None:
     """Return what one value stands for, lenient about case, blanks, underscores and hyphens."""
     term = _SEPARATORS.sub("", value.upper())
-    if term in _STAND_ALONE:
-        return _STAND_ALONE[term]
+    if known := _STAND_ALONE.get(term) or _MEANT.get(term) or _FOREIGN.get(term):
+        return known
     match = _DEFINED_TERM.fullmatch(term)
     number = match[1] if match else None
     if term == "" or number == "6":

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.charset import python_encoding
 
-from thinfilm_gateway.dicom.character_sets import UTF_8, CharacterSet
+from thinfilm_gateway.dicom.character_sets import UTF_8, CharacterSet, common_character_set
 
 # Specific Character Set, bytes, text: PS3.5 Annexes H (Japanese), I (Korean), J and K (Chinese), and single-byte sets.
 EXAMPLES = [
@@ -66,6 +66,14 @@ def test_a_second_byte_that_looks_like_a_backslash_does_not_cut_a_chinese_name()
         ),
         *((term, b"\xbb\xee\xda", "Люк") for term in ("ISO 2022 IR 144", "ISO-2022-IR-144", "iso_2022_ir_144")),
         *((term, b"\xcd\xf5", "王") for term in ("gbk", "gb18030 ", "ISO_2022 gbk", "ISO 2022 58")),
+        *((term, b"J\xe9r\xf4me", "Jérôme") for term in ("ISO 8859-1", "ISO-8859-1", "iso8859_1", "LATIN1", "latin-1")),
+        *((term, b"\xbb\xee\xda", "Люк") for term in ("ISO 8859-5", "iso8859-5")),
+        *((term, b"5 \x80", "5 €") for term in ("cp1252", "Windows-1252")),
+        *((term, b"\xcd\xf5", "王") for term in ("GB2312", "EUC-CN")),
+        *((term, "山田".encode("shift_jis"), "山田") for term in ("Shift_JIS", "SJIS")),
+        *((term, "山田".encode("euc_jp"), "山田") for term in ("EUC-JP",)),
+        *((term, "홍".encode("euc_kr"), "홍") for term in ("EUC-KR", "KS_C_5601")),
+        ("ISO 2022 IR 87", b"\x1b$B;3ED\x1b(B", "山田"),
         *((term, "王".encode(), "王") for term in ("ISO IR_192", "iso-ir 192 ", "ISO 2022 IR 192")),
     ],
 )
@@ -144,10 +152,22 @@ def test_what_can_be_written_is_read_back(text, values, person_name):
         ("ISO 2022 IR 13\\iso-2022-ir-87", "ISO 2022 IR 13\\ISO 2022 IR 87"),
         ("ISO_IR 192\\ISO 2022 IR 87", "ISO_IR 192"),
         ("gb18030", "GB18030"),
+        ("GB2312", "GBK"),
+        ("latin-1", "ISO_IR 100"),
+        ("ISO 8859-9", "ISO_IR 148"),
+        ("ISO 2022 IR 87", "\\ISO 2022 IR 87"),
+        ("ISO 2022 IR 149", "\\ISO 2022 IR 149"),
         ("", ""),
     ],
 )
 def test_a_term_that_is_undefined_is_told_as_the_one_that_is_meant(term: str, meant: str):
     assert str(CharacterSet.of(term).defined) == meant
+    if "87" in meant:
+        assert CharacterSet.of(meant).decode(CharacterSet.of(meant).encode("山田")) == "山田"
     if "192" in meant:
         assert CharacterSet.of(term).decode(CharacterSet.of(term).encode("山田^Jérôme")) == "山田^Jérôme"
+
+
+@pytest.mark.parametrize("term", ["cp1252", "Shift_JIS", "EUC-KR", "Big5"])
+def test_what_came_in_a_set_that_dicom_lacks_is_told_in_utf_8(term: str):
+    assert common_character_set([CharacterSet.of(term)], ["山田"]) == UTF_8
