@@ -129,6 +129,9 @@ class Settings(BaseSettings):
     duplicates: Duplicates = Field(
         "keep-first", description="What becomes of other content under a SOP Instance UID that is there already."
     )
+    maximum_revisions: int = Field(
+        100, ge=1, description="Contents that are kept under one SOP Instance UID; a further one is answered A900."
+    )
     commitment_depth: CommitmentDepth = Field(
         "object", description="How closely an object is looked at before storage commitment is given for it."
     )

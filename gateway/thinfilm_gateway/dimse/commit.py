@@ -58,6 +58,7 @@ class Committer:
         database: Database,
         quiet: dt.timedelta,
         duplicates: Duplicates = "keep-first",
+        maximum_revisions: int | None = None,
     ) -> None:
         """store: where archived objects lie; quiet: how long a series must be silent before it is compressed."""
         self.available = True  # whether the index took the last group, or answered since
@@ -66,6 +67,7 @@ class Committer:
         self._database = database
         self._quiet = quiet
         self._duplicates = duplicates
+        self._maximum_revisions = maximum_revisions
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
 
@@ -149,6 +151,7 @@ class Committer:
                 self._quiet,
                 presence=self._presence,
                 duplicates=self._duplicates,
+                maximum_revisions=self._maximum_revisions,
             )
         except _INDEX_IS_AWAY as error:
             self.available = False
@@ -164,7 +167,7 @@ class Committer:
             for waiting, outcome in zip(group, outcomes, strict=True):
                 if outcome is Outcome.IDENTICAL:
                     self._let_go(self._spool.set_aside, waiting)
-                elif outcome is Outcome.REJECTED:
+                elif outcome in (Outcome.REJECTED, Outcome.SURPLUS):
                     self._let_go(self._spool.remove, waiting)
                 waiting.outcome.set_result(outcome)
 

@@ -223,7 +223,9 @@ class Receiver:
         spool = volumes.open_spool(settings, self._database)
         store = volumes.open_store(settings, self._database)
         quiet = dt.timedelta(seconds=settings.series_quiet_seconds)
-        self._committer = Committer(spool, store, self._database, quiet, settings.duplicates)
+        self._committer = Committer(
+            spool, store, self._database, quiet, settings.duplicates, settings.maximum_revisions
+        )
         self._objects = ObjectReader(
             spool,
             store,

@@ -31,6 +31,10 @@ _MENDS: dict[int | None, str] = {
 
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_REJECTED = {
+    Outcome.REJECTED: "Other content is kept under this SOP Instance UID already.",
+    Outcome.SURPLUS: "Too many contents are kept under this SOP Instance UID.",
+}
 
 FULL = "The spool's disk is full."
 NO_FILES = "The spool's disk has no room for further files (inodes)."
@@ -141,9 +145,8 @@ class StorageService:
         except Exception:
             log.exception("store_failed", peer=association.peer, sop_instance_uid=str(request.AffectedSOPInstanceUID))
             return Refused(status.PROCESSING_FAILURE, "The gateway failed; see its log.")
-        if outcome is Outcome.REJECTED:
-            comment = "Other content is kept under this SOP Instance UID already."
-            return Refused(status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, comment)
+        if outcome in _REJECTED:
+            return Refused(status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, _REJECTED[outcome])
         log.debug("stored", peer=association.peer, sop_instance_uid=received.sop_instance_uid, outcome=outcome.name)
         return None
 

@@ -82,7 +82,8 @@ class FoundHomes:
 def find_or_make(session: Session, wanted: dict[Belonging, Dataset]) -> FoundHomes:
     """Return the homes of objects, made where they are missing.
 
-    wanted: of each, the attributes of the first object that belongs there: it describes what is made.
+    wanted: of each, the attributes of the first object that belongs there, in the order in which these came: the first
+    of a patient, study or series describes it.
     """
     if not wanted:
         return FoundHomes({}, frozenset())
@@ -98,6 +99,7 @@ def describe_anew(session: Session, home: Home, attributes: Dataset) -> None:
     """Let an object that is served in the place of another describe its patient, study and series from now on."""
     for model, pk, row in (
         (Patient, home.patient_pk, patient_row(attributes)),
+        (StudyPatient, home.study_patient_pk, patient_row(attributes)),
         (Study, home.study_pk, study_row(attributes)),
         (Series, home.series_pk, series_row(attributes)),
     ):

@@ -72,6 +72,7 @@ class Outcome(enum.Enum):
     IDENTICAL = "identical"  # kept already, by the index; its spool file is set aside until that copy was read
     CONFLICT = "conflict"  # kept as a further revision beside other bytes of the same SOP Instance UID
     REJECTED = "rejected"  # other bytes of a SOP Instance UID that is there already; they are not kept
+    SURPLUS = "surplus"  # other bytes of one that has as many contents as are kept; these are not
 
 
 @dataclass(frozen=True)
@@ -137,19 +138,23 @@ def register_all(
     now: dt.datetime | None = None,
     presence: Presence | None = None,
     duplicates: Duplicates = "keep-first",
+    maximum_revisions: int | None = None,
 ) -> list[Outcome]:
     """Enter a batch in one transaction, durable on return; the outcomes are in the order of the batch.
 
     `quiet` after this, the jobs of the series are due. Safe while other processes enter the same series.
     presence: looks for the kept copy before an object counts as IDENTICAL; give it where that lets the new one go.
     duplicates: what becomes of other content under a known SOP Instance UID; only with "reject" is it REJECTED.
+    maximum_revisions: where as many contents are kept under a UID, a further one is SURPLUS; None: without a bound.
     Raises UnindexableDataSet (nothing of the batch is entered) and SQLAlchemyError if the index is away.
     """
     entries = [_Entry(received, required_uids(received.attributes)) for received in batch]
     for attempt in range(1, RACES + 1):
         try:
             with database.session() as session:
-                return _register(session, entries, quiet, now or dt.datetime.now(dt.UTC), presence, duplicates)
+                return _register(
+                    session, entries, quiet, now or dt.datetime.now(dt.UTC), presence, duplicates, maximum_revisions
+                )
         except (LostRace, IntegrityError, OperationalError) as error:
             if attempt == RACES or not _is_race(error):
                 raise
@@ -168,7 +173,7 @@ def register(
     Raises UnindexableDataSet.
     """
     entries = [_Entry(received, required_uids(received.attributes))]
-    return _register(session, entries, quiet, now or dt.datetime.now(dt.UTC), None, duplicates)[0]
+    return _register(session, entries, quiet, now or dt.datetime.now(dt.UTC), None, duplicates, None)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +242,7 @@ def _register(
     now: dt.datetime,
     presence: Presence | None,
     duplicates: Duplicates,
+    maximum_revisions: int | None,
 ) -> list[Outcome]:
     known = _known_revisions(session, [entry.received.sop_instance_uid for entry in entries])
     gone = returned.retired_originals(session, _uids_of_new(entries, known))
@@ -262,18 +268,22 @@ def _register(
             number = max((revision.revision for revision in revisions), default=int(is_other)) + 1
             committed = any(revision.is_committed for revision in revisions)
             policy: Duplicates = "keep-first" if committed and duplicates == "version" else duplicates
+            is_surplus = maximum_revisions is not None and len(revisions) >= maximum_revisions
             if is_other:
                 series_keys = {one.series_key for one in revisions} | {one.series_key for one in originals}
-                _record_conflict(session, entry, series_keys, number, policy, now)
-            if is_other and policy == "reject":
-                outcomes.append(Outcome.REJECTED)
+                _record_conflict(session, entry, series_keys, number, "reject" if is_surplus else policy, now)
+            if is_other and (is_surplus or policy == "reject"):
+                outcomes.append(Outcome.REJECTED if policy == "reject" else Outcome.SURPLUS)
                 continue
             revisions.append(_kept(entry, number))
             is_served = not committed and (not is_other or policy == "version")
             new.append(_New(entry, number, is_served, again))
             outcomes.append(Outcome.CONFLICT if is_other else Outcome.STORED)
     placed = [*(one.entry for one in new), *(entry for entry, _ in healing)]
-    found = find_or_make(session, {entry.belonging: entry.received.attributes for entry in reversed(placed)})
+    first: dict[Belonging, Dataset] = {}
+    for entry in placed:
+        first.setdefault(entry.belonging, entry.received.attributes)
+    found = find_or_make(session, first)
     homes = found.homes
     for entry, damaged in healing:
         if damaged.may_be_away(presence):

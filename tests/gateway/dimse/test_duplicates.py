@@ -117,3 +117,17 @@ def test_the_command_line_lists_duplicates(run: Callable[..., Any], monkeypatch:
         assert "STORE-USER" in table
         assert CT.sop_instance_uid in table
         assert "Doe" not in table
+
+
+def test_more_contents_than_are_kept_under_one_uid_are_refused_and_what_is_kept_comes_again(
+    run: Callable[..., Any],
+) -> None:
+    surplus = Answer(
+        status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, "Too many contents are kept under this SOP Instance UID."
+    )
+    with run(maximum_revisions=2) as receiver:
+        answers = store_all(receiver.port, [CT, CHANGED, ELSEWHERE, CHANGED, CT])
+        assert answers == [STORED, STORED, surplus, STORED, STORED]
+        assert {receiver.dataset(row) for row in receiver.instances()} == {CT.dataset, CHANGED.dataset}
+        assert returned(receiver) == [CT.dataset]
+        wait_until(lambda: len(receiver.files()) == 2, "nothing else lies in the spool")

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from support.received import EARLY, QUIET, received
+from thinfilm_gateway.config import Duplicates
 from thinfilm_gateway.dicom.values import text
 from thinfilm_gateway.index import duplicates
 from thinfilm_gateway.index.database import Database
@@ -122,6 +123,22 @@ def test_other_content_is_rejected_and_noted(database: Database, elsewhere: bool
     assert revisions(database) == []
     assert served(database, first.sop_instance_uid) == [first.sha256]
     assert found_studies(database) == {text(one.attributes, "StudyInstanceUID") for one in (first, innocent)}
+
+
+@pytest.mark.parametrize("policy", ["keep-first", "version", "reject"])
+def test_only_so_many_contents_are_kept_under_one_uid(database: Database, policy: Duplicates) -> None:
+    contents = [received(b"0")]
+    contents += [received(b"%d" % number, contents[0].attributes) for number in range(1, 5)]
+    outcomes = register_all(database, contents, QUIET, duplicates=policy, maximum_revisions=3)
+    again = [replace(one, spool_name=f"again {number}") for number, one in enumerate(contents[:3])]
+    if policy == "reject":
+        assert outcomes == [Outcome.STORED, *[Outcome.REJECTED] * 4]
+        return
+    assert outcomes == [Outcome.STORED, *[Outcome.CONFLICT] * 2, *[Outcome.SURPLUS] * 2]
+    assert [sha256 for _, _, sha256 in revisions(database)] == [one.sha256 for one in contents[:3]]
+    assert [detail.startswith("Rejected") for _, detail in events(database)] == [True, True, False, False]
+    assert register_all(database, again, QUIET, duplicates=policy, maximum_revisions=1) == [Outcome.IDENTICAL] * 3
+    assert register_all(database, contents[3:4], QUIET, duplicates=policy) == [Outcome.CONFLICT], "what is kept stays"
 
 
 def test_a_policy_that_is_changed_later_changes_nothing_of_what_came_before(database: Database) -> None:
