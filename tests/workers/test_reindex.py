@@ -1,4 +1,5 @@
 import datetime as dt
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from support.datasets import Syntax, ct_series, encode, mr_series, one_of_each, 
 from support.house import House, flip_byte
 from thinfilm_gateway.archive.objects import IntegrityError
 from thinfilm_gateway.index.database import Database
+from thinfilm_gateway.index.find import Query, Root, find
 from thinfilm_gateway.index.ingest import Outcome
+from thinfilm_gateway.index.levels import Level
+from thinfilm_gateway.index.locate import locate
 from thinfilm_gateway.index.models import Base, Container, Instance, Patient, Series, Study, StudyPatient
 from thinfilm_workers.jobs.evict import evict
 from thinfilm_workers.jobs.reindex import IndexNotEmpty, reindex
@@ -46,15 +50,15 @@ def _index(house: House) -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def rebuild(build_house: Callable[..., House], tmp_path: Path) -> Callable[[], House]:
+def rebuild(build_house: Callable[..., House], tmp_path: Path) -> Callable[..., House]:
     """Give the same data folder with an empty index."""
 
-    def empty() -> House:
+    def empty(**overrides: Any) -> House:
         url = f"sqlite:///{tmp_path / 'rebuilt.sqlite'}"
         database = Database(url)
         database.upgrade()
         database.dispose()
-        return build_house(database_url=url, series_quiet_seconds=0)
+        return build_house(database_url=url, series_quiet_seconds=0, **overrides)
 
     return empty
 
@@ -111,6 +115,35 @@ def test_data_sets_that_begin_with_file_meta_elements_are_entered_as_they_were(
     assert _index(rebuilt) == before
     rebuilt.work()
     rebuilt.assert_archived(objects)
+
+
+def test_after_a_reindex_what_is_found_is_the_version_that_is_returned(
+    build_house: Callable[..., House], rebuild: Callable[..., House]
+) -> None:
+    build = {"duplicates": "version"}
+    house = build_house(**build)
+    first = ct_series(2, who=patient("Doe^Jane", "T-1"))
+    corrected = ct_series(2, first_seed=9, who=patient("Roe^Rita", "T-1"))
+    assert {one.sop_instance_uid for one in first} == {one.sop_instance_uid for one in corrected}
+    house.receive(first)
+    house.work()
+    house.receive(corrected)
+    before = _index(house)
+
+    rebuilt = rebuild(**build)
+
+    assert reindex(rebuilt.context).damages == ()
+    assert _index(rebuilt) == before
+    with rebuilt.context.database.reading() as session:
+        keys = {"PatientName": "roe*", "StudyInstanceUID": "", "SOPInstanceUID": "", "ImageType": ""}
+        matches = list(find(session, Query(Level.IMAGE, Root.STUDY, keys)))
+        assert {str(one.values["SOPInstanceUID"]) for one in matches} == {one.sop_instance_uid for one in corrected}
+        assert not list(find(session, Query(Level.IMAGE, Root.STUDY, {"PatientName": "doe*"})))
+        for match in matches:
+            uid = str(match.values["SOPInstanceUID"])
+            (located,) = locate(session, Level.IMAGE, {"SOPInstanceUID": uid})
+            (sent,) = [one for one in corrected if one.sop_instance_uid == uid]
+            assert located.location.sha256 == hashlib.sha256(sent.dataset).hexdigest()
 
 
 def test_an_index_that_is_not_empty_is_left_as_it_is(house: House) -> None:

@@ -11,6 +11,7 @@ from thinfilm_gateway.dicom.character_sets import GOVERNED_VRS, CharacterSet
 from thinfilm_gateway.dicom.element_tree import Element, Elements, Value, encode, inflate, parse
 from thinfilm_gateway.dicom.elements import MalformedElements, Walker, declared_encoding
 from thinfilm_gateway.dicom.tags import QUERY_RETRIEVE_LEVEL, SPECIFIC_CHARACTER_SET
+from thinfilm_gateway.dicom.values import whole_number
 
 _LARGEST = 16 * 1024**2  # of a deflated identifier: a UID list of 65,535 instances is 4 MiB
 _MOST_ELEMENTS = 1000  # queries have tens
@@ -112,15 +113,20 @@ def encode_identifier(elements: Iterable[Element], transfer_syntax_uid: str) -> 
 def value_of(text: str, vr: str, character_set: CharacterSet, transfer_syntax_uid: str) -> Value:
     """Return the bytes of a value, padded to even length; an empty sequence for SQ.
 
-    Raises UnicodeEncodeError if the character set lacks a character.
+    Of numbers that the VR cannot hold, the value is empty. Raises UnicodeEncodeError if the set lacks a character.
     """
     if vr == "SQ":
         return b""
     if vr in _BINARY_BYTES:
         order = "little" if declared_encoding(transfer_syntax_uid).little_endian else "big"
         size = _BINARY_BYTES[vr]
-        numbers = [int(number) for number in text.split("\\")] if text else []
-        return b"".join(number.to_bytes(size, order, signed=vr[0] == "S") for number in numbers)  # type: ignore[arg-type]
+        found = [whole_number(number) for number in text.split("\\")] if text else []
+        numbers = [number for number in found if number is not None]
+        try:
+            raw = b"".join(number.to_bytes(size, order, signed=vr[0] == "S") for number in numbers)  # type: ignore[arg-type]
+        except OverflowError:
+            raw = b""
+        return raw if len(raw) == size * len(found) else b""
     is_name = vr == "PN"
     raw = character_set.encode(text, person_name=is_name) if vr in GOVERNED_VRS else text.encode("ascii", "replace")
     return raw + (b"\0" if vr in _NULL_PADDED else b" ") * (len(raw) % 2)

@@ -8,6 +8,13 @@ from typing import Any
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
+from thinfilm_gateway.index.attributes import (
+    MATCHING,
+    TOLD_OF_STUDIES,
+    further_column,
+    further_condition,
+    values_of,
+)
 from thinfilm_gateway.index.derived import DERIVED_ATTRIBUTES, Below, availability, derived_column, is_served, listed
 from thinfilm_gateway.index.keys import ENTITIES, KEY_ATTRIBUTES, KeyAttribute
 from thinfilm_gateway.index.levels import UNIQUE_KEYS, InvalidIdentifier, Level
@@ -86,6 +93,7 @@ class Query:
             keyword
             for keyword in self.keys
             if keyword == "InstanceAvailability"
+            or (keyword in TOLD_OF_STUDIES and self.level is Level.STUDY)
             or (keyword in KEY_ATTRIBUTES and KEY_ATTRIBUTES[keyword].level in levels)
             or (keyword in DERIVED_ATTRIBUTES and DERIVED_ATTRIBUTES[keyword].level in levels)
         ]
@@ -169,6 +177,8 @@ def _retired(session: Session, query: Query) -> Iterator[Match]:
 def _value(keyword: str, value: Any) -> Value:
     if keyword in DERIVED_ATTRIBUTES and DERIVED_ATTRIBUTES[keyword].matching is not None:
         return listed(value)
+    if keyword in MATCHING:
+        return values_of(value)
     return "" if value is None else value
 
 
@@ -230,7 +240,18 @@ def _column(session: Session, query: Query, keyword: str) -> Any:
     if keyword in DERIVED_ATTRIBUTES:
         return derived_column(session, DERIVED_ATTRIBUTES[keyword])
     attribute = KEY_ATTRIBUTES[keyword]
-    return getattr(_entity(query, attribute.level), attribute.column)
+    if attribute.level not in query.level.with_upper:
+        return _told_of_the_study(session, keyword)
+    entity = _entity(query, attribute.level)
+    return getattr(entity, attribute.column) if attribute.column else further_column(session, entity, keyword)
+
+
+def _told_of_the_study(session: Session, keyword: str) -> Any:
+    """Return what the first series of the study that has this attribute says."""
+    below = Below(Level.STUDY)
+    series = below.entities[Level.SERIES]
+    told = further_column(session, series, keyword)
+    return below.select(told).where(told.is_not(None)).order_by(series.id).limit(1).scalar_subquery()
 
 
 def _derived_uid() -> Any:
@@ -273,9 +294,13 @@ def _values(given: str | Sequence[str]) -> list[str]:
 def _key_conditions(
     session: Session, keyword: str, attribute: KeyAttribute, values: Sequence[str], entity: Any
 ) -> list[Condition]:
-    matched = condition(
-        session, attribute.matching, keyword, values, lambda suffix: getattr(entity, attribute.column + suffix)
-    )
+    column = attribute.column
+    if column is None:
+        matched = further_condition(session, keyword, values, entity)
+    else:
+        matched = condition(
+            session, attribute.matching, keyword, values, lambda suffix: getattr(entity, column + suffix)
+        )
     return [] if matched is None else [matched]
 
 

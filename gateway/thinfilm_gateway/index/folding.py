@@ -16,6 +16,9 @@ _ACCENTS = re.compile("[\u0300-\u036f]+")
 _SPACES = re.compile(r"\s+")
 
 _DATE = re.compile(r"(\d{4})([.-]?)(\d\d)\2(\d\d)", re.ASCII)  # 2020.01.31 is of ACR-NEMA, and still sent
+_DATE_TIME = re.compile(
+    r"(\d{4})(?:(\d\d)(?:(\d\d)(?:(\d\d(?:\d\d(?:\d\d(?:\.\d{1,6})?)?)?)(?:[+-](?:0\d|1[0-4])[0-5]\d)?)?)?)?", re.ASCII
+)
 _MIDNIGHT = re.compile(r"24(?::?00(?::?00(?:\.0{1,6})?)?)?", re.ASCII)  # the end of a day, in no edition, and sent
 _TIME = re.compile(r"([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d|60)(?:\.(\d{1,6}))?)?)?", re.ASCII)
 
@@ -63,6 +66,21 @@ def fold_date(value: str) -> str:
     except ValueError:
         return ""
     return found[1] + found[3] + found[4]
+
+
+def date_time_span(value: str) -> tuple[str, str]:
+    """Return the first and last moment, as YYYYMMDDHHMMSSFFFFFF, of a date time (DT) of any precision.
+
+    The offset from UTC is not looked at: that of what is asked for and of what is found are seldom given, or the same.
+    Both are empty if `value` is no date time.
+    """
+    found = _DATE_TIME.fullmatch(value.strip())
+    if found is None:
+        return "", ""
+    year, month, day, time = found.groups(default="")
+    first, last = time_span(time) if time else ("0" * 12, "235959999999")
+    is_date = fold_date(year + (month or "01") + (day or "01"))
+    return (is_date + first, year + (month or "12") + (day or "31") + last) if is_date and first else ("", "")
 
 
 def fold_time(value: str) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from thinfilm_gateway.index.attributes import FURTHER_KEYS, MATCHING
 from thinfilm_gateway.index.levels import Level
 from thinfilm_gateway.index.matching import Matching
 from thinfilm_gateway.index.models import Instance, Patient, Series, Study
@@ -17,10 +18,13 @@ ENTITIES: dict[Level, Any] = {
 
 @dataclass(frozen=True)
 class KeyAttribute:
-    """An attribute that is a column of the table of its level; the columns that match it begin with the same name."""
+    """An attribute of a level.
+
+    column: of the table of its level; those that match it begin with the same name. None: it is in the JSON of its row.
+    """
 
     level: Level
-    column: str
+    column: str | None
     matching: Matching
 
 
@@ -35,12 +39,12 @@ KEY_ATTRIBUTES = {
     "StudyTime": KeyAttribute(Level.STUDY, "study_time", Matching.TIME),
     "AccessionNumber": KeyAttribute(Level.STUDY, "accession_number", Matching.TEXT),
     "StudyID": KeyAttribute(Level.STUDY, "study_id", Matching.TEXT),
-    "StudyDescription": KeyAttribute(Level.STUDY, "study_description", Matching.TEXT),
+    "StudyDescription": KeyAttribute(Level.STUDY, "study_description", Matching.FOLDED),
     "ReferringPhysicianName": KeyAttribute(Level.STUDY, "referring_physician_name", Matching.NAME),
     "SeriesInstanceUID": KeyAttribute(Level.SERIES, "series_instance_uid", Matching.UID),
     "Modality": KeyAttribute(Level.SERIES, "modality", Matching.TEXT),
     "SeriesNumber": KeyAttribute(Level.SERIES, "series_number", Matching.NUMBER),
-    "SeriesDescription": KeyAttribute(Level.SERIES, "series_description", Matching.TEXT),
+    "SeriesDescription": KeyAttribute(Level.SERIES, "series_description", Matching.FOLDED),
     "BodyPartExamined": KeyAttribute(Level.SERIES, "body_part_examined", Matching.TEXT),
     "Laterality": KeyAttribute(Level.SERIES, "laterality", Matching.TEXT),
     "PerformedProcedureStepStartDate": KeyAttribute(Level.SERIES, "performed_procedure_step_start_date", Matching.DATE),
@@ -54,4 +58,9 @@ KEY_ATTRIBUTES = {
     "ContentDate": KeyAttribute(Level.IMAGE, "content_date", Matching.DATE),
     "ContentTime": KeyAttribute(Level.IMAGE, "content_time", Matching.TIME),
     "AvailableTransferSyntaxUID": KeyAttribute(Level.IMAGE, "transfer_syntax_uid", Matching.UID),
+    **{
+        keyword: KeyAttribute(level, None, MATCHING[keyword])
+        for level, keywords in FURTHER_KEYS.items()
+        for keyword in keywords
+    },
 }

@@ -1,6 +1,7 @@
 """Turns the value of one C-FIND key into an SQL condition (PS3.4 C.2.2.2)."""
 
 import enum
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,22 +9,23 @@ from sqlalchemy import ColumnElement, Text, and_, literal, or_
 from sqlalchemy.orm import Session
 
 from thinfilm_gateway.dicom.values import whole_number
-from thinfilm_gateway.index.folding import fold_date, time_span
+from thinfilm_gateway.index.folding import date_time_span, fold_date, time_span
 from thinfilm_gateway.index.levels import InvalidIdentifier
 from thinfilm_gateway.index.models import storable
-from thinfilm_gateway.index.patterns import Pattern, name_patterns
-from thinfilm_gateway.index.sql import is_sqlite, one_of
+from thinfilm_gateway.index.patterns import Pattern, folded_pattern, name_patterns
+from thinfilm_gateway.index.sql import DECIMAL, decimal_of, is_sqlite, one_of
 
 Condition = ColumnElement[bool]
 Columns = Callable[[str], Any]
 """Gives a column by its name, suffixed where matching has a column of its own: "_folded", "_alphabetic_folded" ..."""
 
+_DECIMAL = re.compile(DECIMAL)
 _LAST_CHARACTER = chr(0x10FFFF)  # sorts behind every other
 _MOST_VALUES = (
     100  # of a key that is not a list of UID: each costs the database conditions, of which SQLite takes 1,000
 )
 
-_GROUPS = ("_alphabetic_folded", "_ideographic_folded", "_phonetic_folded")
+GROUPS = ("_alphabetic_folded", "_ideographic_folded", "_phonetic_folded")
 
 
 class Matching(enum.Enum):
@@ -31,10 +33,13 @@ class Matching(enum.Enum):
 
     UID = "list of UID"
     TEXT = "single value and wild card, case-sensitive"
+    FOLDED = "single value and wild card, without case and accents"
     NAME = "single value and wild card, without case and accents, by component group"
     DATE = "single value and range"
     TIME = "single value and range, of any precision"
+    DATE_TIME = "single value and range, of any precision, offsets from UTC aside"
     NUMBER = "single value, as a number"
+    DECIMAL = "single value, as a decimal number"
 
 
 def condition(
@@ -57,9 +62,12 @@ def condition(
         return numbers
     single = {
         Matching.TEXT: _text_condition,
+        Matching.FOLDED: _folded_condition,
         Matching.NAME: _name_condition,
         Matching.DATE: _date_condition,
         Matching.TIME: _time_condition,
+        Matching.DATE_TIME: _date_time_condition,
+        Matching.DECIMAL: _decimal_condition,
     }[matching]
     conditions = [single(session, keyword, value, columns) for value in values]
     demanded = [one for one in conditions if one is not None]
@@ -71,13 +79,18 @@ def _text_condition(session: Session, keyword: str, value: str, columns: Columns
     return _matches(session, columns(""), Pattern.parse(value))
 
 
+def _folded_condition(session: Session, keyword: str, value: str, columns: Columns) -> Condition | None:
+    del keyword
+    return _matches(session, columns("_folded"), folded_pattern(value))
+
+
 def _name_condition(session: Session, keyword: str, value: str, columns: Columns) -> Condition | None:
     """Match each component group that the key has with its own; a key of a single group may match any."""
     del keyword
     groups = name_patterns(value)
     if len(groups) == 1:
-        return or_(*[_any_matches(session, columns(group), groups[0]) for group in _GROUPS]) if groups[0] else None
-    places = [(group, patterns) for group, patterns in zip(_GROUPS, groups, strict=False) if patterns]
+        return or_(*[_any_matches(session, columns(group), groups[0]) for group in GROUPS]) if groups[0] else None
+    places = [(group, patterns) for group, patterns in zip(GROUPS, groups, strict=False) if patterns]
     return and_(*[_any_matches(session, columns(group), patterns) for group, patterns in places]) if places else None
 
 
@@ -122,6 +135,26 @@ def _time_condition(session: Session, keyword: str, value: str, columns: Columns
                 "behind or between."
             )
     return _between(columns("_folded"), time_span(first)[0], time_span(last)[1])
+
+
+def _date_time_condition(session: Session, keyword: str, value: str, columns: Columns) -> Condition:
+    """Match a date time; a hyphen before what can be an offset from UTC is none of a range."""
+    del session
+    first, last = (value, value) if date_time_span(value)[0] else _range(value)
+    for bound in (first, last):
+        if bound and not date_time_span(bound)[0]:
+            raise InvalidIdentifier(
+                f"{keyword} '{value}' is no date time or range of them: YYYYMMDDHHMMSS.FFFFFF or its beginning, with - "
+                "before, behind or between."
+            )
+    return _between(columns("_folded"), date_time_span(first)[0], date_time_span(last)[1])
+
+
+def _decimal_condition(session: Session, keyword: str, value: str, columns: Columns) -> Condition:
+    if not _DECIMAL.fullmatch(value):
+        raise InvalidIdentifier(f"{keyword} '{value}' is no decimal number.")
+    matched: Condition = decimal_of(session, columns("")) == float(value)
+    return matched
 
 
 def _range(value: str) -> tuple[str, str]:

@@ -1,8 +1,9 @@
 """The tables of the index.
 
 Text from the data set is kept in its original characters and at any length: senders violate what the standard allows.
-A `*_folded` column holds the form in which a value is matched (folding.py): names without case and accents, one column
-a component group; dates as YYYYMMDD, times as HHMMSSFFFFFF, empty where the value is neither. Our own times are UTC.
+A `*_folded` column holds the form in which a value is matched (folding.py): descriptions, and names, one column a
+component group, without case and accents; dates as YYYYMMDD, times as HHMMSSFFFFFF, empty where the value is neither.
+Our own times are UTC.
 """
 
 import datetime as dt
@@ -127,6 +128,11 @@ def _text(*, indexed: bool = False, **options: Any) -> Mapped[str]:
     return mapped_column(IndexedText if indexed else AnyText, default="", **options)
 
 
+def _json() -> Mapped[str]:
+    """Further attributes of the data set, or the forms that match them, as attributes.py keeps them."""
+    return mapped_column(AnyText, default="{}")
+
+
 class PatientColumns:
     """What an object says of its patient."""
 
@@ -139,6 +145,8 @@ class PatientColumns:
     patient_birth_date: Mapped[str] = _text()
     patient_birth_date_folded: Mapped[str] = _text(indexed=True, index=True)
     patient_sex: Mapped[str] = _text()
+    attributes: Mapped[str] = _json()
+    attributes_folded: Mapped[str] = _json()
     specific_character_set: Mapped[str] = _text()  # as received, values joined by \
 
 
@@ -190,10 +198,13 @@ class Study(Base):
     accession_number: Mapped[str] = _text(indexed=True, index=True)
     study_id: Mapped[str] = _text(indexed=True, index=True)
     study_description: Mapped[str] = _text()
+    study_description_folded: Mapped[str] = _text()
     referring_physician_name: Mapped[str] = _text()
     referring_physician_name_alphabetic_folded: Mapped[str] = _text()
     referring_physician_name_ideographic_folded: Mapped[str] = _text()
     referring_physician_name_phonetic_folded: Mapped[str] = _text()
+    attributes: Mapped[str] = _json()
+    attributes_folded: Mapped[str] = _json()
     specific_character_set: Mapped[str] = _text()
 
 
@@ -209,12 +220,15 @@ class Series(Base):
     modality: Mapped[str] = _text()
     series_number: Mapped[int | None] = mapped_column(WholeNumber)
     series_description: Mapped[str] = _text()
+    series_description_folded: Mapped[str] = _text()
     body_part_examined: Mapped[str] = _text()
     laterality: Mapped[str] = _text()
     performed_procedure_step_start_date: Mapped[str] = _text()
     performed_procedure_step_start_date_folded: Mapped[str] = _text()
     performed_procedure_step_start_time: Mapped[str] = _text()
     performed_procedure_step_start_time_folded: Mapped[str] = _text()
+    attributes: Mapped[str] = _json()
+    attributes_folded: Mapped[str] = _json()
     specific_character_set: Mapped[str] = _text()
 
 
@@ -251,6 +265,8 @@ class Instance(Base):
     content_date_folded: Mapped[str] = _text()
     content_time: Mapped[str] = _text()
     content_time_folded: Mapped[str] = _text()
+    attributes: Mapped[str] = _json()
+    attributes_folded: Mapped[str] = _json()
     state: Mapped[InstanceState]
     sha256: Mapped[str]  # of the encoded data set, hexadecimal
     dataset_bytes: Mapped[int]  # length of the encoded data set

@@ -72,6 +72,12 @@ class Pattern:
         )
 
 
+def folded_pattern(value: str) -> Pattern:
+    """Read a key's value whose literal parts are folded as folding.py folds text."""
+    tokens = Pattern.parse(value).tokens
+    return Pattern.of([token if isinstance(token, Wild) else fold(token) for token in tokens])
+
+
 def name_patterns(value: str) -> list[list[Pattern]]:
     """Read the key of a person name: for each of its component groups, the patterns of which one must match.
 

@@ -6,7 +6,9 @@ from typing import Any
 from pydicom import Dataset
 
 from thinfilm_gateway.dicom.values import character_set, integer, text
-from thinfilm_gateway.index.folding import fold_date, fold_person_name, fold_time
+from thinfilm_gateway.index.attributes import attribute_columns
+from thinfilm_gateway.index.folding import fold, fold_date, fold_person_name, fold_time
+from thinfilm_gateway.index.levels import Level
 
 Row = dict[str, Any]
 
@@ -33,6 +35,7 @@ def patient_row(attributes: Dataset) -> Row:
         **_name("patient_name", text(attributes, "PatientName")),
         **_date("patient_birth_date", text(attributes, "PatientBirthDate")),
         "patient_sex": text(attributes, "PatientSex"),
+        **attribute_columns(attributes, Level.PATIENT),
         "specific_character_set": str(character_set(attributes)),
     }
 
@@ -44,8 +47,9 @@ def study_row(attributes: Dataset) -> Row:
         **_time("study_time", text(attributes, "StudyTime")),
         "accession_number": text(attributes, "AccessionNumber"),
         "study_id": text(attributes, "StudyID"),
-        "study_description": text(attributes, "StudyDescription"),
+        **_folded("study_description", text(attributes, "StudyDescription")),
         **_name("referring_physician_name", text(attributes, "ReferringPhysicianName")),
+        **attribute_columns(attributes, Level.STUDY),
         "specific_character_set": str(character_set(attributes)),
     }
 
@@ -57,11 +61,12 @@ def series_row(attributes: Dataset) -> Row:
     return {
         "modality": text(attributes, "Modality"),
         "series_number": integer(attributes, "SeriesNumber"),
-        "series_description": text(attributes, "SeriesDescription"),
+        **_folded("series_description", text(attributes, "SeriesDescription")),
         "body_part_examined": text(attributes, "BodyPartExamined"),
         "laterality": text(attributes, "Laterality"),
         **_date("performed_procedure_step_start_date", start_date),
         **_time("performed_procedure_step_start_time", start_time),
+        **attribute_columns(attributes, Level.SERIES),
         "specific_character_set": str(character_set(attributes)),
     }
 
@@ -75,7 +80,12 @@ def instance_row(attributes: Dataset) -> Row:
         "number_of_frames": integer(attributes, "NumberOfFrames"),
         **_date("content_date", text(attributes, "ContentDate")),
         **_time("content_time", text(attributes, "ContentTime")),
+        **attribute_columns(attributes, Level.IMAGE),
     }
+
+
+def _folded(column: str, value: str) -> Row:
+    return {column: value, f"{column}_folded": fold(value)}
 
 
 def _name(column: str, value: str) -> Row:

@@ -1,10 +1,11 @@
 """C-FIND: what matches, at every level, in the character set that the peer can read."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.charset import convert_encodings
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -18,7 +19,10 @@ from support import dcmtk
 from support.datasets import CT_IMAGE, Attributes, EncodedDataSet, ct_series, finish, instance, mr_series, patient
 from support.query_retrieve import Operation, cancel_at, find, gateway_with, identifier, multiply_rows
 from support.receiver import Running
+from thinfilm_gateway.dicom import part10
 from thinfilm_gateway.dimse import status
+
+CORPUS = Path(__file__).parents[2] / "corpus" / "objects"
 
 DOE = patient()
 ROE = {**patient("Roe^Richard", "T-002", "other"), "StudyDate": "20230105", "AccessionNumber": "B2"}
@@ -152,13 +156,13 @@ def test_an_answer_has_the_keys_asked_for_the_unique_keys_and_what_each_answer_m
 
 def test_keys_that_are_not_supported_come_back_empty_with_a_warning_status(gateway: Running):
     keys = identifier(
-        "STUDY", StudyInstanceUID=DOE["StudyInstanceUID"], PatientComments="?", RequestAttributesSequence=[]
+        "STUDY", StudyInstanceUID=DOE["StudyInstanceUID"], StudyComments="?", RequestAttributesSequence=[]
     )
     keys.add_new(0x00091001, "LO", "private")
     found = find(gateway.port, keys)
     assert found.responses[0][0].Status == status.PENDING_OPTIONAL_KEYS_NOT_SUPPORTED
     (match,) = found.matches
-    assert match.PatientComments == ""
+    assert match.StudyComments == ""
     assert len(match.RequestAttributesSequence) == 0
     assert not match[0x00091001].value
 
@@ -272,3 +276,55 @@ def test_without_the_index_a_query_is_out_of_resources(tmp_path: Any):
         found = find(running.port, identifier("STUDY", StudyInstanceUID=""))
     assert found.status == status.OUT_OF_RESOURCES
     assert found.final.ErrorComment == "The index is not available."
+
+
+def from_file(name: str) -> tuple[EncodedDataSet, Dataset]:
+    """An object of the corpus: as it travels, and as pydicom reads it."""
+    raw = (CORPUS / name).read_bytes()
+    header = part10.locate(raw)
+    assert header is not None
+    uids = header.transfer_syntax_uid, header.sop_class_uid, header.sop_instance_uid
+    return EncodedDataSet(raw[header.dataset_offset :], *uids), dcmread(CORPUS / name)
+
+
+def test_dcmtk_finds_each_study_of_a_patient_id_by_its_own_name(tmp_path: Path):
+    files = [from_file(f"same_patient_id_{which}.dcm") for which in ("first", "other_name")]
+    assert files[0][1].PatientID == files[1][1].PatientID
+    assert files[0][1].PatientName != files[1][1].PatientName
+    with gateway_with(tmp_path, [encoded for encoded, _ in files]) as running:
+        for _, dataset in files:
+            keys = ["QueryRetrieveLevel=STUDY", f"PatientName={str(dataset.PatientName).lower()}", "StudyInstanceUID"]
+            found = dcmtk.findscu(running.port, keys, "-S", "-v").check().output
+            assert found.count("Pending") == 1
+            assert f"[{dataset.PatientName}" in found
+            assert str(dataset.StudyInstanceUID) in found
+
+
+def test_dcmtk_finds_what_viewers_ask_for_at_each_level(tmp_path: Path):
+    who = {**patient(), "SpecificCharacterSet": "ISO_IR 192", "PatientAge": "042Y"}
+    of_series = {
+        "InstitutionName": "Klinik Süd".encode(),
+        "ProtocolName": b"MR Knie ",
+        "SeriesDate": "20260102",
+        "OperatorsName": "Müller^Ann".encode(),
+    }
+    of_image = {"ImageType": ["DERIVED", "SECONDARY"], "SliceThickness": "1.50", "BitsAllocated": 16}
+    image = finish(instance(CT_IMAGE, "CT", 1, who={**who, **of_series, **of_image}))
+    with gateway_with(tmp_path, [image, *ROE_CT]) as running:
+        for level, keys, told in (
+            ("STUDY", ["PatientAge=042Y", "InstitutionName=*klinik*", "ProtocolName=*knie*"], ["[042Y]"]),
+            ("STUDY", ["PatientAge=042Y", "InstitutionName"], ["[Klinik S"]),
+            (
+                "SERIES",
+                ["ProtocolName=*knie*", "SeriesDate=20260101-", "OperatorsName=muller*"],
+                ["[MR Knie ]", "[20260102]"],
+            ),
+            (
+                "IMAGE",
+                ["ImageType=SECONDARY", "SliceThickness=1.5", "BitsAllocated"],
+                ["DERIVED\\SECONDARY", "[1.50]", "US 16"],
+            ),
+        ):
+            found = dcmtk.findscu(running.port, [f"QueryRetrieveLevel={level}", *keys], "-S", "-v").check().output
+            assert found.count("Pending") == 1
+            assert [one for one in told if one not in found] == []

@@ -18,7 +18,7 @@ from support.received import QUIET, received, series_of
 from support.servers import PostgresServer, free_port
 from thinfilm_gateway.index.database import READERS, Database, UnusableIndex
 from thinfilm_gateway.index.ingest import register_all
-from thinfilm_gateway.index.models import AuditEvent, Base, Instance, Job
+from thinfilm_gateway.index.models import AuditEvent, Base, Instance, Job, Series, Study
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -68,6 +68,25 @@ def test_downgrading_leaves_nothing_behind(own_database: Database) -> None:
         own_database.check()
     own_database.upgrade()
     own_database.check()
+
+
+def test_an_upgrade_folds_the_descriptions_that_are_there(own_database: Database) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    from thinfilm_gateway.index.database import MIGRATIONS
+
+    register_all(own_database, [received(StudyDescription="MR KNÍE", SeriesDescription="Übersicht")], QUIET)
+    configuration = Config()
+    configuration.set_main_option("script_location", str(MIGRATIONS))
+    with own_database.engine.begin() as connection:
+        configuration.attributes["connection"] = connection
+        command.downgrade(configuration, "0009")
+    own_database.upgrade()
+    with own_database.reading() as session:
+        assert session.scalars(select(Study.study_description_folded)).all() == ["mr knie"]
+        assert session.scalars(select(Series.series_description_folded)).all() == ["ubersicht"]
+        assert session.scalars(select(Instance.attributes)).all() == ["{}"]
 
 
 def test_an_empty_database_is_named_as_such(own_url: str) -> None:

@@ -135,11 +135,11 @@ def test_names_match_without_case_and_accents_by_component_group(
     ("key", "matches"),
     [
         ("Knee left", {"S1"}),
-        ("knee left", set()),
-        ("Knee*", {"S1", "S2"}),
-        ("knee*", {"S3"}),
-        ("*LEFT", set()),
-        ("K?ee*", {"S1", "S2"}),
+        ("knee left", {"S1"}),
+        ("KNÉE LEFT", {"S1"}),
+        ("Knee*", {"S1", "S2", "S3"}),
+        ("*LEFT", {"S1"}),
+        ("K?ee*", {"S1", "S2", "S3"}),
         ("*%*", {"S4"}),
         ("*[[]*", set()),
         ("*[a-z]*", {"S4"}),
@@ -149,11 +149,96 @@ def test_names_match_without_case_and_accents_by_component_group(
         ("   ", {"S1", "S2", "S3", "S4", "S5"}),
     ],
 )
-def test_other_text_matches_with_case(database: Database, key: str, matches: set[str]) -> None:
+def test_descriptions_match_without_case_and_accents(database: Database, key: str, matches: set[str]) -> None:
     texts = ("Knee left", "Knee right", "knee both", "100% [a-z]_x", "")
     for number, description in enumerate(texts, 1):
-        store(database, received(StudyID=f"S{number}", StudyDescription=description))
+        described = {"StudyDescription": description, "SeriesDescription": description, "ProtocolName": description}
+        store(database, received(StudyID=f"S{number}", **described))
     assert found(database, "StudyDescription", key) == matches
+    assert found(database, "SeriesDescription", key) == matches
+    assert found(database, "ProtocolName", key) == matches
+
+
+def test_identifiers_and_codes_match_with_case(database: Database) -> None:
+    values = dict.fromkeys(("PatientID", "AccessionNumber", "StudyID", "BodyPartExamined"), b"Ab1")
+    store(database, received(dataset=raw_attributes(**values)))
+    for keyword in values:
+        assert [one[keyword] for one in ask(database, Level.SERIES, **{keyword: "Ab*"})] == ["Ab1"]
+        assert ask(database, Level.SERIES, **{keyword: "ab*"}) == []
+
+
+FURTHER: dict[str, tuple[Level, str, list[str], list[str]]] = {
+    # keyword: level, value, keys that match, keys that do not
+    "PatientComments": (Level.PATIENT, "Läuft \\ wieder", ["*lauft*", "LÄUFT ? WIEDER"], ["wieder"]),
+    "PatientBirthTime": (Level.PATIENT, "0315", ["03", "-04"], ["04"]),
+    "OtherPatientNames": (Level.PATIENT, "Smith^Ann\\Müller^Ann", ["muller*", "SMITH^ANN"], ["ann*"]),
+    "PatientAge": (Level.STUDY, "042Y", ["042Y", "04?Y"], ["042M"]),
+    "PatientWeight": (Level.STUDY, "70.50", ["70.5", "7.05e1"], ["70"]),
+    "NameOfPhysiciansReadingStudy": (Level.STUDY, "Doe^John=山田", ["doe*", "=山田"], ["roe*"]),
+    "AdmittingDiagnosesDescription": (Level.STUDY, "MR Knie", ["*knie*", "mr kn?e"], ["knie"]),
+    "SeriesDate": (Level.SERIES, "20260102", ["20260101-20260103", "2026.01.02"], ["20260103-"]),
+    "SeriesTime": (Level.SERIES, "101500", ["10", "1000-1030"], ["11"]),
+    "OperatorsName": (Level.SERIES, "Ørsted^Åse", ["orsted*", "ØRSTED^ÅSE"], ["ase*"]),
+    "InstitutionName": (Level.SERIES, "Klinik Süd", ["klinik sud", "*süd"], ["klinik"]),
+    "SequenceVariant": (Level.SERIES, "SK\\SP", ["SK", "S?", "XX\\SP"], ["SK*X", "sk"]),
+    "FrameOfReferenceUID": (Level.SERIES, "2.25.9", ["2.25.9", "2.25.8\\2.25.9"], ["2.25.8"]),
+    "ImageType": (Level.IMAGE, "DERIVED\\SECONDARY\\MPR", ["MPR", "DER*"], ["ORIGINAL"]),
+    "AcquisitionNumber": (Level.IMAGE, "3", ["3", "03"], ["4"]),
+    "AcquisitionDate": (Level.IMAGE, "20260102", ["20260102", "-20260103"], ["-20260101"]),
+    "AcquisitionDateTime": (
+        Level.IMAGE,
+        "20260102101500.25+0100",
+        ["20260102", "20260102101500.25+0100", "20260101-2026010211", "2026-"],
+        ["2025", "-20260102101500.1", "2027-"],
+    ),
+    "SliceThickness": (Level.IMAGE, "1.250", ["1.25"], ["1.2", "1"]),
+    "PixelSpacing": (Level.IMAGE, "0.5\\0.25", [".25", "5e-1"], ["1"]),
+    "BitsAllocated": (Level.IMAGE, "16", ["16"], ["8"]),
+    "ImageComments": (Level.IMAGE, "'\"{}[]%_", ['*"{*', '?"{}[]%_'], ["{"]),
+}
+
+
+def test_what_viewers_ask_for_is_told_as_it_came_and_matched_as_its_kind_is(database: Database) -> None:
+    raw = {name: value.encode() if name != "BitsAllocated" else b"\x10\0" for name, (_, value, *_) in FURTHER.items()}
+    store(
+        database, received(dataset=raw_attributes(SpecificCharacterSet=b"ISO_IR 192", **raw)), received(PatientID="P2")
+    )
+    for keyword, (level, value, matching, others) in FURTHER.items():
+        assert {one[keyword] for one in ask(database, level, **{keyword: ""})} == {value, ""}
+        for key in matching:
+            assert [one[keyword] for one in ask(database, Level.IMAGE, **{keyword: key})] == [value], (keyword, key)
+            assert len(ask(database, Level.STUDY, Root.STUDY, **{keyword: key})) == 1, (keyword, key)
+        for key in others:
+            assert ask(database, Level.IMAGE, **{keyword: key}) == [], (keyword, key)
+            assert ask(database, Level.STUDY, Root.STUDY, **{keyword: key}) == [], (keyword, key)
+
+
+def test_a_study_tells_the_institution_and_the_device_of_its_first_series_that_has_them(database: Database) -> None:
+    study = new_uid()
+    store(database, received(StudyInstanceUID=study), received(StudyInstanceUID=study, InstitutionName="North"))
+    store(database, received(StudyInstanceUID=study, InstitutionName="South", Manufacturer="Maker"))
+    query = Query(Level.STUDY, Root.STUDY, {"InstitutionName": "", "Manufacturer": ""})
+    assert query.unsupported == ()
+    with database.reading() as session:
+        (match,) = find(session, query)
+    assert (match.values["InstitutionName"], match.values["Manufacturer"]) == ("North", "Maker")
+    assert len(ask(database, Level.STUDY, InstitutionName="south")) == 1
+    assert ask(database, Level.STUDY, InstitutionName="west") == []
+
+
+def test_values_that_are_none_of_their_kind_are_told_and_match_nothing(database: Database) -> None:
+    wrong = {
+        "SliceThickness": b"thin\0\x01",
+        "AcquisitionDate": b"soon",
+        "WindowCenter": b"1e999\\.",
+        "PatientSize": b"-",
+    }
+    store(database, received(dataset=raw_attributes(**wrong)))
+    (match,) = ask(database, Level.IMAGE, **dict.fromkeys(wrong, ""))
+    assert match["SliceThickness"] == "thin \x01"
+    assert (match["AcquisitionDate"], match["WindowCenter"], match["PatientSize"]) == ("soon", "1e999\\.", "-")
+    for keyword, key in {"SliceThickness": "0", "AcquisitionDate": "19000101-", "WindowCenter": "0"}.items():
+        assert ask(database, Level.IMAGE, **{keyword: key}) == [], keyword
 
 
 @pytest.mark.parametrize(
@@ -223,6 +308,8 @@ def test_numbers_match_as_numbers(database: Database) -> None:
         ("StudyDate", "20260504-20260505-20260506", "is no date"),
         ("StudyTime", "noon-", "StudyTime 'noon-' is no time"),
         ("SeriesNumber", "1*", "SeriesNumber '1\\*' is no whole number"),
+        ("SliceThickness", "1*", "SliceThickness '1\\*' is no decimal number"),
+        ("AcquisitionDateTime", "20260102-soon", "AcquisitionDateTime '20260102-soon' is no date time"),
         ("Modality", ["CT"] * 2000, "Modality has 2000 values; send at most 100"),
         ("PatientName", ["Doe*"] * 1000, "PatientName has 1000 values; send at most 100"),
     ],
@@ -354,3 +441,9 @@ def test_as_many_values_as_are_allowed_are_matched(database: Database, keyword: 
     store(database, received(StudyDescription="Knee", SeriesNumber=7))
     value = {"PatientName": "d?e^j*", "StudyDescription": "K?e*", "StudyDate": "20260101-", "StudyTime": "10-11"}
     assert len(ask(database, Level.SERIES, **{keyword: [value.get(keyword, "7")] * 100})) == 1
+
+
+def test_the_first_object_of_a_batch_describes_the_study_that_it_shares_with_others(database: Database) -> None:
+    study = new_uid()
+    store(database, *[received(StudyInstanceUID=study, StudyDescription=one) for one in ("first", "second", "third")])
+    assert [match["StudyDescription"] for match in ask(database, Level.STUDY, StudyDescription="")] == ["first"]

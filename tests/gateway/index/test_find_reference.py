@@ -50,9 +50,11 @@ KEYS: dict[str, tuple[Level, str, st.SearchStrategy[str], st.SearchStrategy[str]
     "PatientSex": (Level.PATIENT, "text", few(["F", "M", ""]), few(["F", "f", "?", "*"])),
     "StudyDate": (Level.STUDY, "date", dates | few(["", "x"]), ranges(dates)),
     "StudyTime": (Level.STUDY, "time", times | few(["", "x"]), ranges(times)),
-    "StudyDescription": (Level.STUDY, "text", letters, wild_letters),
+    "StudyDescription": (Level.STUDY, "description", letters, wild_letters),
     "ReferringPhysicianName": (Level.STUDY, "name", name(letters), name(wild_letters)),
     "Modality": (Level.SERIES, "text", few(["CT", "MR", "ct", ""]), few(["CT", "?T", "*", "MR\\CT", "C*"])),
+    "OperatorsName": (Level.SERIES, "name", name(letters), name(wild_letters)),
+    "ProtocolName": (Level.SERIES, "description", letters, wild_letters),
     "SeriesNumber": (Level.SERIES, "number", few(["1", "01", "2", "-3", "x", ""]), few(["1", "001", "2\\-3"])),
     "InstanceNumber": (Level.IMAGE, "number", few(["1", "2", ""]), few(["1", "2"])),
     "ContentTime": (Level.IMAGE, "time", times | few([""]), ranges(times)),
@@ -66,10 +68,11 @@ UIDS = {
 @st.composite
 def objects(draw: st.DrawFn) -> list[dict[str, str]]:
     found = []
+    patients = {study: draw(few(["P1", "p1", "P[1]"])) for study in UIDS[Level.STUDY]}  # a study of one patient
     for number in range(draw(st.integers(0, 6))):
         one = {keyword: draw(stored) for keyword, (_, _, stored, _) in KEYS.items()}
-        one["PatientID"] = draw(few(["P1", "p1", "P[1]"]))
         one |= {UNIQUE[level]: draw(few(uids)) for level, uids in UIDS.items()}
+        one["PatientID"] = patients[one["StudyInstanceUID"]]
         one["SOPInstanceUID"] = f"2.25.10{number}"
         found.append(one)
     return found
@@ -185,8 +188,14 @@ def number_matches(key: str, value: str) -> bool:
     return re.fullmatch(r"-?\d+", value) is not None and int(key) == int(value)
 
 
+def description_matches(key: str, value: str) -> bool:
+    pattern = "".join(one if one in "*?" else fold(one) for one in key.strip())
+    return regex(pattern).fullmatch(fold(value.strip())) is not None
+
+
 MATCHERS = {
     "text": text_matches,
+    "description": description_matches,
     "name": name_matches,
     "date": date_matches,
     "time": time_matches,
