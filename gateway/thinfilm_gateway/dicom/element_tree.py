@@ -229,17 +229,30 @@ class _Reader:
             return value
         if vr == UNKNOWN_VR:
             raise MalformedElements(f"The order of the bytes of {tag_name(place.tag)} is not known: its VR is none.")
-        return self._swapped(place.tag, vr, value, own)
+        return _swapped(place.tag, vr, value, own)
 
-    @staticmethod
-    def _swapped(tag: int, vr: str, value: memoryview, own: Elements) -> Bytes:
-        """Turn a big endian value into a little endian one."""
-        word = _WORD_BYTES.get(vr, 1)
-        if tag == PIXEL_DATA and vr == "OW" and own.number(BITS_ALLOCATED) == 32:
-            word = 4  # as every known writer of such objects has it, though OW is a string of 16-bit words
-        if word == 1 or len(value) % word:
-            return value
-        return np.frombuffer(value, f">u{word}").astype(f"<u{word}").tobytes()
+
+def _swapped(tag: int, vr: str, value: memoryview, own: Elements) -> Bytes:
+    """Turn a big endian value into a little endian one.
+
+    Raises MalformedElements where nobody can tell in which order its bytes are.
+    """
+    if vr == "OW" and own.number(BITS_ALLOCATED if tag == PIXEL_DATA else WAVEFORM_BITS_ALLOCATED) == 32:
+        # By PS3.5 OW is of 16-bit words, and so writes DCMTK; pydicom and others write 32-bit words.
+        raise MalformedElements(
+            f"{tag_name(tag)} has 32-bit samples as OW in big endian, whose order writers differ in."
+        )
+    if vr == "UN" and value and _dictionary_words(tag):
+        raise MalformedElements(f"The order of the bytes of {tag_name(tag)} is not known: its VR is UN.")
+    word = _WORD_BYTES.get(vr, 1)
+    if word == 1 or len(value) % word:
+        return value
+    return np.frombuffer(value, f">u{word}").astype(f"<u{word}").tobytes()
+
+
+def _dictionary_words(tag: int) -> bool:
+    """Tell whether a value of this tag is of words, by the dictionary."""
+    return any(vr in _WORD_BYTES for vr in _dictionary_vr(tag, {}).split(" or "))
 
 
 def _settled_vr(tag: int, vr: str, value: Value, own: Elements, outer: Elements | None) -> str:

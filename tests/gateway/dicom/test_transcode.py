@@ -24,6 +24,7 @@ from support.datasets import (
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
     SEGMENTATION,
+    SYNTAX_OF,
     US_IMAGE,
     Attributes,
     EncodedDataSet,
@@ -85,6 +86,11 @@ def read(dataset: bytes, transfer_syntax_uid: str) -> Dataset:
     return read
 
 
+def has_two_orders(original: Dataset) -> bool:
+    """Whether it has samples that DCMTK and pydicom write in other orders."""
+    return original.file_meta.TransferSyntaxUID == EXPLICIT_BIG and original.get("BitsAllocated") == 32
+
+
 def native(encoded: EncodedDataSet, target: str = EXPLICIT_LITTLE) -> Dataset:
     return read(to_native(encoded.dataset, encoded.transfer_syntax_uid, target), target)
 
@@ -115,6 +121,10 @@ def colour(rows: int = 24, columns: int = 32) -> Any:
 def test_pydicom_sees_the_same_pixels_and_attributes_before_and_after(path: Path, target: str):
     original = dcmread(path)
     encoded = load(path)
+    if has_two_orders(original):
+        with pytest.raises(CannotTranscode, match="32-bit"):
+            native(encoded, target)
+        return
     transcoded = native(encoded, target)
 
     changed = {"PixelData", "PhotometricInterpretation", "PlanarConfiguration"}
@@ -307,7 +317,11 @@ def test_an_encapsulated_icon_is_decoded_too():
 @given(encoded_data_sets())
 def test_any_native_data_set_keeps_its_values_through_both_encodings(encoded: EncodedDataSet):
     assume(encoded.transfer_syntax_uid in (*TARGETS, DEFLATED, EXPLICIT_BIG))
-    explicit = to_native(encoded.dataset, encoded.transfer_syntax_uid, EXPLICIT_LITTLE)
+    try:
+        explicit = to_native(encoded.dataset, encoded.transfer_syntax_uid, EXPLICIT_LITTLE)
+    except CannotTranscode as error:
+        assume("32-bit samples" not in str(error))
+        raise
     implicit = to_native(explicit, EXPLICIT_LITTLE, IMPLICIT_LITTLE)
     assert flat(parse(explicit, EXPLICIT)) == flat(parse(implicit, IMPLICIT))
     assert to_native(implicit, IMPLICIT_LITTLE, IMPLICIT_LITTLE) == implicit
@@ -413,3 +427,17 @@ def flat(elements: Elements) -> list[Any]:
         )
         for element in elements.elements
     ]
+
+
+@pytest.mark.parametrize("vr", ["OW", "UN"])
+def test_samples_in_big_endian_of_which_the_order_is_not_sure_are_not_given_out(vr: str):
+    """DCMTK writes 32-bit samples as 16-bit words, pydicom does not; and UN says nothing of words."""
+    bits = 32 if vr == "OW" else 16
+    attributes: Attributes = {**instance(US_IMAGE, "US"), "SamplesPerPixel": 1, "Rows": 4, "Columns": 4}
+    attributes |= {"BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1, "PixelRepresentation": 0}
+    value = bytes(range(16)) * (bits // 8)
+    big = SYNTAX_OF[EXPLICIT_BIG]
+    encoded = encode(attributes, big) + struct.pack(">HH2sHL", 0x7FE0, 0x0010, vr.encode(), 0, len(value)) + value
+    for target in TARGETS:
+        with pytest.raises(CannotTranscode, match="order"):
+            to_native(encoded, EXPLICIT_BIG, target)

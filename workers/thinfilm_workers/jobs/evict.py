@@ -14,6 +14,7 @@ from thinfilm_gateway.index import cache, holdings
 from thinfilm_gateway.index.cache import CachedCopy
 from thinfilm_gateway.index.holdings import HeldContainer
 from thinfilm_workers.context import Context
+from thinfilm_workers.proof import entry_sha256
 
 log = structlog.get_logger()
 
@@ -75,19 +76,23 @@ def _enough(copies: list[CachedCopy], excess: int) -> list[CachedCopy]:
 
 
 def _with_home(context: Context, copies: list[CachedCopy], homes: Mapping[int, HeldContainer]) -> list[CachedCopy]:
-    """Return the copies whose container, which was proven when it was made, lies in the store as it was then."""
+    """Return the copies whose container was read and is as it was when it was proven; reads each container once."""
     whole = {home.key: _is_whole(context, home) for home in set(homes.values())}
     return [copy for copy in copies if copy.instance_pk in homes and whole[homes[copy.instance_pk].key]]
 
 
 def _is_whole(context: Context, home: HeldContainer) -> bool:
+    """Tell whether a container holds what the index says of it, and its bytes are those that were proven."""
+    with context.database.reading() as session:
+        instances = holdings.in_container(session, home.container_pk)
     try:
         with context.store.open(home.key) as reader:
-            open_container(reader, home.key).check_stored_bytes()
-            if reader.size == home.size_bytes:
+            container = open_container(reader, home.key)
+            container.check_stored_bytes()
+            if all(entry_sha256(container, held.container_entry) == held.sha256 for held in instances):
                 return True
-            reason = f"It has {reader.size} bytes, not {home.size_bytes}."
+            reason = "It holds other objects than the index says."
     except (OSError, DamagedContainer) as error:
         reason = str(error)
-    log.error("container_not_whole", key=home.key, reason=reason)
+    log.error("container_not_whole", key=home.key, reason=reason, mend="Run `thinfilm scrub`.")
     return False

@@ -141,12 +141,16 @@ def _settle_containers(context: Context, limit: float) -> None:
 
 
 def _is_finished(context: Context, key: str, limit: float) -> bool:
-    """Tell whether no worker is about to name the container: it is old enough, or dated by a clock that was ahead."""
+    """Tell whether no worker is about to name the container: it is old enough, or dated by a clock that was ahead.
+
+    limit: what was stored before is old enough; what is dated as far ahead of now was not stored now either.
+    """
     try:
         stored_at = context.store.stored_at(key).timestamp()
     except FileNotFoundError:
         return False
-    return not limit <= stored_at <= time.time() + GRACE.total_seconds()
+    now = time.time()
+    return abs(now - stored_at) >= now - limit
 
 
 def _is_settled(context: Context, key: str, since: dt.datetime | None, *, derived_too: bool) -> bool:
