@@ -98,6 +98,15 @@ class House:
             done += 1
         return done
 
+    def archive_alone(self, objects: Iterable[EncodedDataSet]) -> None:
+        """Let objects lie in the archive alone: the cache lets their spool copies go."""
+        self.receive(objects)
+        self.work()
+        for instance in self.instances():
+            self.context.spool.remove(str(instance.spool_name))
+        with self.context.database.session() as session:
+            session.execute(update(Instance).values(spool_name=None))
+
     def rows(self, model: type[Base]) -> list[Any]:
         """Return all rows of a table, in the order of their keys."""
         with self.context.database.reading() as session:

@@ -27,12 +27,7 @@ SERIES = ct_series(3)
 @pytest.fixture
 def archived(house: House) -> House:
     """A house with a series in the archive alone: the cache let its spool copies go."""
-    house.receive(SERIES)
-    house.work()
-    for instance in house.instances():
-        house.context.spool.remove(str(instance.spool_name))
-    with house.context.database.session() as session:
-        session.execute(update(Instance).values(spool_name=None))
+    house.archive_alone(SERIES)
     return house
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete
 
 from support.datasets import ct_series
 from support.house import House, flip_byte, make_due
@@ -16,16 +16,6 @@ from thinfilm_workers.jobs.resent import check_resent
 from thinfilm_workers.jobs.sweep import tidy
 
 SERIES = ct_series(3)
-
-
-def archived(house: House) -> None:
-    """Let the series lie in the archive alone."""
-    house.receive(SERIES)
-    house.work()
-    for instance in house.instances():
-        house.context.spool.remove(str(instance.spool_name))
-    with house.context.database.session() as session:
-        session.execute(update(Instance).values(spool_name=None))
 
 
 def container(house: House) -> Path:
@@ -47,7 +37,7 @@ def test_what_comes_again_goes_once_the_kept_copy_in_the_spool_was_read(house: H
 
 
 def test_what_comes_again_goes_once_the_kept_copy_in_the_archive_was_read(house: House) -> None:
-    archived(house)
+    house.archive_alone(SERIES)
     assert house.receive(SERIES) == [Outcome.IDENTICAL] * 3
     check_resent(house.context)
     assert house.stray_files() == []
@@ -68,7 +58,7 @@ def test_what_comes_again_heals_a_rotten_copy_in_the_spool(house: House) -> None
 
 @pytest.mark.parametrize("damage", [rot, lambda path: path.write_bytes(bytes(path.stat().st_size))])
 def test_what_comes_again_heals_a_rotten_copy_in_the_archive(house: House, damage: Callable[[Path], object]) -> None:
-    archived(house)
+    house.archive_alone(SERIES)
     damage(container(house))
     assert house.receive(SERIES) == [Outcome.IDENTICAL] * 3
     check_resent(house.context)
@@ -90,7 +80,7 @@ def test_what_comes_again_heals_a_rotten_container_though_the_cached_copy_is_rig
 
 
 def test_what_comes_again_stays_while_the_archive_is_away(house: House, tmp_path: Path) -> None:
-    archived(house)
+    house.archive_alone(SERIES)
     house.receive(SERIES)
     archive = house.context.settings.archive_dir
     archive.rename(tmp_path / "unmounted")
@@ -105,7 +95,7 @@ def test_what_comes_again_stays_while_the_archive_is_away(house: House, tmp_path
 
 
 def test_what_comes_again_and_rots_itself_takes_nothing_along(house: House) -> None:
-    archived(house)
+    house.archive_alone(SERIES)
     house.receive(SERIES[:1])
     (name,) = house.context.spool.resent()
     rot(house.context.spool.resent_path(name))

@@ -83,7 +83,7 @@ def settle(context: Context, key: str, since: dt.datetime | None, *, derived_too
     ]
     if homeless:
         _attach(context, key, survey, homeless)
-    elif lost := [one.sentence for one in survey.unreadable if not _was_kept_elsewhere(context, key, one.dicom)]:
+    elif lost := [one.sentence for one in survey.unreadable if not _is_damaged_copy(context, key, one.dicom)]:
         log.warning("container_unknown", key=key, reason=" ".join(lost[:3]))
     else:
         was_retired = bool(retired) and all(retired) and not survey.unreadable
@@ -138,22 +138,16 @@ def _received(container: Container, entry: int, scratch: Path, stored_at: dt.dat
 
 def _is_kept_elsewhere(context: Context, key: str, found: _Found) -> bool:
     """Tell whether the object was proven in another container; one that was derived, its original."""
-    with context.database.reading() as session:
-        if found.held is None and found.derived is not None:  # it can be derived again
-            original = found.derived.original_sop_instance_uid, found.derived.original_sha256
-            other = holdings.with_content(session, *original)
-        else:
-            other = found.held
-    return other is not None and is_proven_in_container(context, other, key)
-
-
-def _was_kept_elsewhere(context: Context, key: str, dicom: DicomHeader | None) -> bool:
-    """Tell the same of an entry that is damaged here, by what the manifest says that it was."""
-    if dicom is None:
+    if found.held is not None:
+        return is_proven_in_container(context, found.held, key)
+    if found.derived is None:
         return False
-    with context.database.reading() as session:
-        other = holdings.with_content(session, dicom.sop_instance_uid, dicom.dataset_sha256)
-    return other is not None and is_proven_in_container(context, other, key)
+    return _is_proven(context, key, found.derived.original_sop_instance_uid, found.derived.original_sha256)
+
+
+def _is_damaged_copy(context: Context, key: str, dicom: DicomHeader | None) -> bool:
+    """Tell whether an entry that is damaged here is right in another container, by what the manifest says of it."""
+    return dicom is not None and _is_proven(context, key, dicom.sop_instance_uid, dicom.dataset_sha256)
 
 
 def _was_retired(context: Context, key: str, found: _Found) -> bool:
@@ -162,8 +156,14 @@ def _was_retired(context: Context, key: str, found: _Found) -> bool:
         return False
     with context.database.reading() as session:
         successor = derivations.retired_for(session, found.received.sop_instance_uid, found.received.sha256)
-        other = holdings.with_content(session, *successor) if successor else None
-    return other is not None and is_proven_in_container(context, other, key)
+    return successor is not None and _is_proven(context, key, *successor)
+
+
+def _is_proven(context: Context, key: str, sop_instance_uid: str, sha256: str) -> bool:
+    """Tell whether the index has an object of this UID and content, and it was read in another container."""
+    with context.database.reading() as session:
+        held = holdings.with_content(session, sop_instance_uid, sha256)
+    return held is not None and is_proven_in_container(context, held, key)
 
 
 def _attach(context: Context, key: str, survey: _Survey, homeless: Sequence[_Found]) -> None:
