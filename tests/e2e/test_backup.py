@@ -96,7 +96,7 @@ def test_a_backup_restores_the_gateway_as_it_was(house: House, tmp_path: Path, r
     restored = restore(tmp_path / "backup", tmp_path / "restored", server)
     thinfilm(restored, "db", "upgrade")
     assert "0 damages" in thinfilm(restored, "scrub")
-    assert "nothing needs a hand" in thinfilm(restored, "status")
+    assert " 0 instances are damaged" in thinfilm(restored, "status")
     assert_all_there(restored)
 
 
@@ -119,7 +119,7 @@ def test_an_index_of_the_first_version_is_upgraded_with_all_that_it_holds(house:
     database.dispose()
     assert "run `thinfilm db upgrade`" in thinfilm(settings, "status", code=1)
     thinfilm(settings, "db", "upgrade")
-    assert "nothing needs a hand" in thinfilm(settings, "status")
+    assert "5 instances, 2 series, 1 studies" in thinfilm(settings, "status")
     assert_all_there(settings)
 
 
@@ -127,6 +127,6 @@ def _downgrade(database: Database, revision: str) -> None:
     """Bring the tables to what an old version had."""
     configuration = Config()
     configuration.set_main_option("script_location", str(MIGRATIONS))
-    with database.engine.begin() as connection:
+    with database.migrating() as connection:
         configuration.attributes["connection"] = connection
         alembic.downgrade(configuration, revision)

@@ -89,7 +89,7 @@ class Database:
 
         Raises UnusableIndex if the index is away or newer than this version.
         """
-        with self._explained(), self._migrating() as connection:
+        with self._explained(), self.migrating() as connection:
             if not self.is_sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
             self._refuse_unknown_revision(connection)
@@ -101,7 +101,7 @@ class Database:
             sync(Path(str(self.url.database)).parent)  # the name of the file, which SQLite syncs too late
 
     @contextmanager
-    def _migrating(self) -> Iterator[Connection]:
+    def migrating(self) -> Iterator[Connection]:
         """Begin a transaction in which tables may be made anew under the feet of those that refer to them."""
         engine = _sqlite_engine(self.url, _prepare_migration) if self.is_sqlite else self.engine
         try:

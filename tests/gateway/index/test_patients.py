@@ -188,7 +188,7 @@ def test_an_index_from_before_shows_its_patients_as_it_did(kind: str, request: A
     before = ask(database, Level.IMAGE, **keys)
     configuration = Config()
     configuration.set_main_option("script_location", str(MIGRATIONS))
-    with database._migrating() as connection:
+    with database.migrating() as connection:
         configuration.attributes["connection"] = connection
         command.downgrade(configuration, "0008")
     database.upgrade()
