@@ -202,7 +202,7 @@ def test_the_sweep_takes_old_halves_and_leaves_fresh_ones_and_objects(spool: Spo
 
 def test_free_space_is_that_of_the_disk(spool: Spool, tmp_path: Path) -> None:
     disk = os.statvfs(tmp_path)
-    assert abs(spool.free_bytes() - disk.f_bavail * disk.f_frsize) < 2**30
+    assert abs(spool.space().free_bytes - disk.f_bavail * disk.f_frsize) < 2**30
 
 
 def test_two_spools_on_one_folder_see_the_same_objects(spool: Spool, tmp_path: Path) -> None:
