@@ -154,6 +154,21 @@ def test_a_damaged_container_stays_while_what_was_in_it_is_nowhere_else(archived
     assert path.exists()
 
 
+def test_what_waits_in_the_spool_is_not_given_back_to_a_damaged_container(house: House) -> None:
+    house.receive(SERIES)
+    house.work()
+    path = house.container_path(house.containers()[0].key)
+    flip_byte(path, -1)  # of the footer: all can be read still
+    scrub(house.context)
+    tidy(house.context, AT_ONCE)
+    make_due(house)
+    house.work()
+    tidy(house.context, AT_ONCE)
+    house.assert_archived(SERIES)
+    assert scrub(house.context).damages == ()
+    assert len([container for container in house.containers() if container.unused_since is None]) == 1
+
+
 def test_a_container_of_which_nothing_can_be_read_is_never_removed(archived: House) -> None:
     key = copy_of_the_container(archived)
     archived.container_path(key).write_bytes(b"damaged beyond reading")

@@ -19,8 +19,9 @@ from thinfilm_gateway.index import archiving, cache, derivations, holdings
 from thinfilm_gateway.index.archiving import Placement
 from thinfilm_gateway.index.holdings import HeldInstance
 from thinfilm_gateway.index.ingest import Received, policy_for_kept, register
+from thinfilm_gateway.index.states import InstanceState
 from thinfilm_workers.context import Context
-from thinfilm_workers.proof import is_proven_in_container
+from thinfilm_workers.proof import is_proven_in_container, spool_damage
 from thinfilm_workers.receipt import NotReceived, read_file, without_private
 
 log = structlog.get_logger()
@@ -56,6 +57,7 @@ class _Survey:
     stored_at: dt.datetime
     found: tuple[_Found, ...]
     unreadable: tuple[_Unreadable, ...]
+    is_damaged: bool
 
     @property
     def holds_derived(self) -> bool:
@@ -81,8 +83,13 @@ def settle(context: Context, key: str, since: dt.datetime | None, *, derived_too
         for found, is_retired in zip(survey.found, retired, strict=True)
         if not is_retired and not _is_kept_elsewhere(context, key, found)
     ]
+    waiting = [found for found in homeless if survey.is_damaged and _is_safe_in_spool(context, found)]
+    if waiting:  # to be compressed anew, which is better than to lie in what is damaged
+        homeless = [found for found in homeless if found not in waiting]
     if homeless:
         _attach(context, key, survey, homeless)
+    elif waiting:
+        log.info("container_damaged", key=key, waiting=len(waiting))
     elif lost := [one.sentence for one in survey.unreadable if not _is_damaged_copy(context, key, one.dicom)]:
         log.warning("container_unknown", key=key, reason=" ".join(lost[:3]))
     else:
@@ -124,7 +131,8 @@ def _read(context: Context, key: str) -> _Survey:
                 derived = container.manifest.entries[entry].derived
                 found.append(_Found(received, entry, shares[entry], derived, held))
             codecs = frame_codecs(container.manifest.stacks)
-            return _Survey(container.size, codecs, stored_at, tuple(found), tuple(unreadable))
+            is_damaged = bool(unreadable) or any(container.structural_damages())
+            return _Survey(container.size, codecs, stored_at, tuple(found), tuple(unreadable), is_damaged)
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -143,6 +151,14 @@ def _is_kept_elsewhere(context: Context, key: str, found: _Found) -> bool:
     if found.derived is None:
         return False
     return _is_proven(context, key, found.derived.original_sop_instance_uid, found.derived.original_sha256)
+
+
+def _is_safe_in_spool(context: Context, found: _Found) -> bool:
+    """Tell whether the object waits in the spool, by its bytes."""
+    held = found.held
+    if held is None or held.spool_name is None or held.state is not InstanceState.RECEIVED:
+        return False
+    return spool_damage(context.spool, held.spool_name, held.dataset_offset, held.sha256) is None
 
 
 def _is_damaged_copy(context: Context, key: str, dicom: DicomHeader | None) -> bool:
